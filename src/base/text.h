@@ -1,5 +1,7 @@
 #pragma once
 // Small text helpers shared by errors, tables and the IR: quoting, joining, nearest names, units.
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <span>
 #include <string>

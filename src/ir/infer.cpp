@@ -1,0 +1,68 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "ir/op.h"
+
+namespace sheaf {
+
+Rule rule_for(const OpDef& op, const Attrs& attrs, const Types& in) {
+  std::vector<std::size_t> ndims;
+  for (const Type* type : in)
+    if (type) ndims.push_back(type->shape.size());
+  Rule rule = op.rule_of ? Rule::parse(op.rule_of(attrs, in)) : Rule::parse(op.rule);
+  if (!op.rule_of)
+    for (std::size_t i = in.size(); i-- > 0;)
+      if (!in[i] && i < rule.in.size()) rule.in.erase(rule.in.begin() + static_cast<std::ptrdiff_t>(i));
+  return expanded(rule, ndims, op.name);
+}
+
+static Extents extents_for(const Rule& rule, const OpDef& op, const Attrs& attrs, const Types& in) {
+  std::vector<Shape> shapes;
+  for (const Type* type : in)
+    if (type) shapes.push_back(type->shape);
+  Extents result = extents(rule, shapes, op.name);
+  if (op.extent_of)
+    for (const Rule::Factors& factors : rule.out)
+      for (const std::string& factor : factors)
+        if (std::none_of(result.of.begin(), result.of.end(), [&](const auto& e) { return e.first == factor; }))
+          result.of.emplace_back(factor, op.extent_of(factor, attrs, in));
+  return result;
+}
+
+std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in) {
+  for (const auto& [name, value] : attrs.entries())
+    if (std::find(op.attributes.begin(), op.attributes.end(), name) == op.attributes.end()) user_error("{}: has no attribute '{}'", op.name, name);
+  for (const std::string_view name : op.attributes)
+    if (!attrs.has(name)) user_error("{}: attribute '{}' is missing", op.name, name);
+  const Rule rule = rule_for(op, attrs, in);
+  const Extents all = extents_for(rule, op, attrs, in);
+  std::vector<Type> out;
+  for (std::size_t i = 0; i < rule.out.size(); ++i) {
+    const DType dtype = op.dtype ? op.dtype(attrs, in, i) : in.empty() || !in[0] ? DType::fp32 : in[0]->dtype;
+    out.push_back({dtype, shape_of(rule.out[i], all), {}});
+  }
+  return out;
+}
+
+double flops(const OpDef& op, const Attrs& attrs, const Types& in) {
+  if (op.flops) return op.flops(attrs, in);
+  const Rule rule = rule_for(op, attrs, in);
+  return product_flops(rule, extents_for(rule, op, attrs, in));
+}
+
+double bytes(const std::vector<Type>& out, const Types& in) {
+  double total = 0;
+  for (const Type& type : out) total += static_cast<double>(type.bytes());
+  for (const Type* type : in)
+    if (type) total += static_cast<double>(type->bytes());
+  return total;
+}
+
+bool is_elementwise(const OpDef& op) {
+  if (op.rule_of || op.extent_of) return false;
+  const Rule rule = Rule::parse(op.rule);
+  const auto flat = [](const Rule::Factors& f) { return f.empty() || (f.size() == 1 && f[0] == ".."); };
+  return !rule.is_full("..") && std::all_of(rule.in.begin(), rule.in.end(), flat) && std::all_of(rule.out.begin(), rule.out.end(), flat);
+}
+
+}    // namespace sheaf

@@ -1,0 +1,92 @@
+#pragma once
+// What an op is: its rule, gradient, portable kernel and test cases, declared in one file of ops/ and one line of ops/op_list.inc.
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ir/attrs.h"
+#include "ir/type.h"
+#include "mesh/rule.h"
+
+namespace at {
+class Tensor;
+}    // namespace at
+
+namespace sheaf {
+
+class Builder;
+struct Grad;
+
+// What a kernel gets. It writes into the outputs it is given and never keeps storage; an absent optional operand is an undefined tensor.
+// Beware: *_out functions of ATen resize silently.
+struct Args {
+  std::span<const at::Tensor> in;
+  std::span<at::Tensor> out;
+  const Attrs& attrs;
+  std::int64_t owner_begin = 0;    // first index of this rank's piece of the `owner` factor
+};
+
+// Where test inputs of an operand are drawn from.
+struct Domain {
+  enum class Kind { real, positive, index, label, count, flag } kind = Kind::real;
+  std::string factor;    // index, label: below the extent of this factor; a label may also be -100 (ignored)
+};
+inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
+inline Domain Index(std::string factor) { return {Domain::Kind::index, std::move(factor)}; }
+inline Domain Label(std::string factor) { return {Domain::Kind::label, std::move(factor)}; }
+
+// One set of shapes and attributes to test with. Small, uneven extents find most.
+struct Case {
+  std::vector<std::pair<std::string, Shape>> dims;    // factor -> {extent}; ".." -> all its extents
+  std::vector<Domain> domain;                         // per operand; the last one holds for the rest
+  Attrs attrs;
+  std::vector<std::size_t> absent;    // optional operands left out
+};
+
+// Has no default constructor: an op without cases does not compile.
+class Cases {
+ public:
+  Cases(std::initializer_list<Case> cases) : cases_(cases) {}
+  auto begin() const { return cases_.begin(); }
+  auto end() const { return cases_.end(); }
+
+ private:
+  std::vector<Case> cases_;
+};
+
+using Types = std::vector<const Type*>;    // per operand; nullptr: absent
+
+// Plain function pointers, not std::function: at::Tensor may stay incomplete here, and a captureless lambda converts.
+struct OpDef {
+  std::string_view doc;    // formula, and the source of it
+  std::string_view rule;
+  std::string (*rule_of)(const Attrs&, const Types&) = nullptr;                                       // where letters depend on attributes or types
+  std::int64_t (*extent_of)(std::string_view factor, const Attrs&, const Types&) = nullptr;           // of a factor that no operand carries
+  DType (*dtype)(const Attrs&, const Types&, std::size_t output) = nullptr;                           // default: that of operand 0
+  double (*flops)(const Attrs&, const Types&) = nullptr;                                              // default: what the rule implies
+  Values (*grad)(const Grad&) = nullptr;                                                              // one per operand; absent: no gradient
+  std::size_t grad_outputs = SIZE_MAX;                                                                // outputs from this one on have no gradient
+  std::string_view no_gradient;                                                                       // why a differentiable operand has none
+  void (*kernel)(const Args&) = nullptr;                                                              // portable, by ATen; nullptr: storage only
+  bool exact = false;                                                                                 // the kernel is exact on int64: integer mode uses it
+  bool in_place = false;                                                                              // out[i] may share storage with in[i] of equal type
+  Cases cases;
+
+  // From the list line.
+  std::string_view name = {};
+  std::vector<std::string_view> operands = {};
+  std::vector<std::string_view> attributes = {};
+};
+
+// The rule of one call: `..` expanded, absent operands left out.
+Rule rule_for(const OpDef& op, const Attrs& attrs, const Types& in);
+// Types of the outputs. Throws UserError naming the op, the factor and both extents.
+std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in);
+double flops(const OpDef& op, const Attrs& attrs, const Types& in);
+double bytes(const std::vector<Type>& out, const Types& in);
+
+// Every dim of every operand and output is the same `..`, or no dim at all (a scalar): works element by element on flat storage.
+bool is_elementwise(const OpDef& op);
+
+}    // namespace sheaf

@@ -1,0 +1,196 @@
+// All contractions, transposes and sums: the attribute is the rule. Lowered to one mm or bmm over views where the strides allow.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sum.h>
+
+#include <algorithm>
+#include <optional>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "mesh/rule.h"
+#include "ops/builder.h"
+
+namespace sheaf {
+namespace {
+
+using Factors = Rule::Factors;
+using Dims = std::vector<std::int64_t>;
+
+bool has(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
+std::int64_t dim_of(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) - factors.begin(); }
+std::string text(const Factors& factors) { return factors.empty() ? "()" : join(factors, " "); }
+
+// The factors of a binary contraction by role; B, M, N in the order of the output, K in the order of x.
+struct Contraction {
+  Factors batch, m, n, k;
+  Dims x_only, y_only;    // dims that are summed before the contraction
+  Factors x, y;           // what is left of the operands then
+  Factors out;
+};
+
+Contraction contraction(const Rule& rule) {
+  Contraction c{.out = rule.out[0]};
+  const Factors &x = rule.in[0], &y = rule.in[1];
+  for (const std::string& f : c.out) (has(x, f) ? has(y, f) ? c.batch : c.m : c.n).push_back(f);
+  const auto keep = [&](const Factors& from, const Factors& other, Factors& kept, Dims& summed) {
+    for (std::size_t d = 0; d < from.size(); ++d)
+      if (has(c.out, from[d]) || has(other, from[d])) kept.push_back(from[d]);
+      else summed.push_back(static_cast<std::int64_t>(d));
+  };
+  keep(x, y, c.x, c.x_only);
+  keep(y, x, c.y, c.y_only);
+  for (const std::string& f : c.x)
+    if (has(c.y, f) && !has(c.out, f)) c.k.push_back(f);
+  return c;
+}
+
+// t with dims grouped: one dim per group, as a view; nullopt if the strides of a group do not merge.
+std::optional<at::Tensor> grouped(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
+  Dims sizes, strides;
+  for (const Factors* group : groups) {
+    std::int64_t size = 1, stride = 1;
+    for (std::size_t i = group->size(); i-- > 0;) {
+      const std::int64_t d = dim_of(factors, (*group)[i]);
+      if (t.size(d) == 1) continue;
+      if (size == 1) stride = t.stride(d);
+      else if (t.stride(d) != stride * size) return std::nullopt;
+      size *= t.size(d);
+    }
+    sizes.push_back(size), strides.push_back(size == 1 ? 1 : stride);
+  }
+  return t.as_strided(sizes, strides, t.storage_offset());
+}
+
+at::Tensor grouped_or_copied(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
+  if (auto view = grouped(t, factors, groups)) return *view;
+  Dims order;
+  Factors ordered;
+  for (const Factors* group : groups)
+    for (const std::string& f : *group) order.push_back(dim_of(factors, f)), ordered.push_back(f);
+  return *grouped(t.permute(order).contiguous(), ordered, groups);
+}
+
+// x with its dims in the order of `out`, size 1 where x lacks a factor.
+at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out) {
+  Dims order;
+  for (const std::string& f : out)
+    if (has(from, f)) order.push_back(dim_of(from, f));
+  at::Tensor view = x.permute(order);
+  for (std::size_t d = 0; d < out.size(); ++d)
+    if (!has(from, out[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));
+  return view;
+}
+
+void multiply(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out_given) {
+  at::Tensor out = out_given;
+  const bool same_dtype = out.scalar_type() == x.scalar_type();
+  if (c.k.empty()) {
+    if (same_dtype) at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
+    else out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
+    return;
+  }
+  const bool batched = !c.batch.empty();
+  const auto matrix = [&](const at::Tensor& t, const Factors& f, const Factors& rows, const Factors& columns) {
+    return batched ? grouped_or_copied(t, f, {&c.batch, &rows, &columns}) : grouped_or_copied(t, f, {&rows, &columns});
+  };
+  const at::Tensor a = matrix(x, c.x, c.m, c.k), b = matrix(y, c.y, c.k, c.n);
+  auto view = batched ? grouped(out, c.out, {&c.batch, &c.m, &c.n}) : grouped(out, c.out, {&c.m, &c.n});
+  if (same_dtype && view) {
+    batched ? at::bmm_out(*view, a, b) : at::mm_out(*view, a, b);
+  } else {
+    const at::Tensor product = batched ? at::bmm(a, b) : at::mm(a, b);
+    Factors order = c.batch;
+    Dims sizes;
+    order.insert(order.end(), c.m.begin(), c.m.end()), order.insert(order.end(), c.n.begin(), c.n.end());
+    for (const std::string& f : order) sizes.push_back(out.size(dim_of(c.out, f)));
+    out.copy_(aligned(product.view(sizes), order, c.out));
+  }
+}
+
+void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given) {
+  at::Tensor out = out_given;
+  Factors kept;
+  Dims summed;
+  for (std::size_t d = 0; d < rule.in[0].size(); ++d)
+    if (has(rule.out[0], rule.in[0][d])) kept.push_back(rule.in[0][d]);
+    else summed.push_back(static_cast<std::int64_t>(d));
+  if (!summed.empty() && kept == rule.out[0]) at::sum_out(out, x, summed, false, out.scalar_type());
+  else out.copy_(aligned(summed.empty() ? x : at::sum(x, summed, false, out.scalar_type()), kept, rule.out[0]));
+}
+
+void einsum_kernel(const Args& a) {
+  const bool binary = a.in.size() > 1 && a.in[1].defined();
+  struct Parsed {
+    Rule rule;
+    std::optional<Contraction> contraction;
+  };
+  thread_local std::unordered_map<std::string, Parsed> cache;    // rules are few: one per kind of layer
+  Parsed& parsed = cache[a.attrs.text("rule")];
+  if (parsed.rule.in.empty()) {
+    parsed.rule = Rule::parse(a.attrs.text("rule"));
+    if (binary) parsed.contraction = contraction(parsed.rule);
+  }
+  if (a.in[0].numel() == 0 || (binary && a.in[1].numel() == 0)) return void(a.out[0].zero_());    // a rank's piece may be empty
+  if (!binary) return sum_only(parsed.rule, a.in[0], a.out[0]);
+  const Contraction& c = *parsed.contraction;
+  multiply(c, c.x_only.empty() ? a.in[0] : at::sum(a.in[0], c.x_only), c.y_only.empty() ? a.in[1] : at::sum(a.in[1], c.y_only), a.out[0]);
+}
+
+// d operand = einsum(dy, other operand); factors that only this operand has were summed: broadcast over them.
+Value gradient_of(const Grad& g, std::size_t i) {
+  if (!g.wanted[i]) return {};
+  const Rule rule = Rule::parse(g.attrs.text("rule"));
+  const bool binary = static_cast<bool>(g.in[1]);
+  const Factors& target = rule.in[i];
+  const Factors other = binary ? rule.in[1 - i] : Factors{};
+  Factors reachable;
+  for (const std::string& f : target)
+    if (has(rule.out[0], f) || has(other, f)) reachable.push_back(f);
+  Value d;
+  if (binary && i == 0) d = g.b.einsum(g.dy(), g.in[1], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
+  else if (binary) d = g.b.einsum(g.dy(), g.in[0], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
+  else if (reachable == rule.out[0]) d = g.dy();
+  else d = g.b.einsum(g.dy(), Value{}, text(rule.out[0]) + " -> " + text(reachable), g.dtype_for(i));
+  if (reachable == target) return d;
+  return g.b.broadcast(d, g.in[i], text(reachable) + ", " + text(target) + " -> " + text(target));
+}
+
+DType einsum_dtype(const Attrs& attrs, const Types& in, std::size_t) {
+  if (attrs.text("dtype") == "same") return in[0]->dtype;
+  const auto dtype = dtype_from_name(attrs.text("dtype"));
+  if (!dtype) user_error("einsum: no dtype '{}'", attrs.text("dtype"));
+  return *dtype;
+}
+
+Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> dims, bool unary = false) {
+  return {.dims = std::move(dims),
+          .domain = {Real, Real},
+          .attrs = {{"rule", Text(rule)}, {"dtype", Text("same")}},
+          .absent = unary ? std::vector<std::size_t>{1} : std::vector<std::size_t>{}};
+}
+
+}    // namespace
+
+OpDef einsum() {
+  return {.doc = "sum of products over the factors that the output lacks; dtype: of the result, `same` as x",
+          .rule_of =
+              [](const Attrs& attrs, const Types& in) { return attrs.text("rule") + (in.size() > 1 && in[1] ? "; linear x y" : "; linear x"); },
+          .dtype = einsum_dtype,
+          .grad = [](const Grad& g) -> Values { return {gradient_of(g, 0), g.in[1] ? gradient_of(g, 1) : Value{}}; },
+          .kernel = einsum_kernel,
+          .exact = true,
+          .cases = {einsum_case("b s k, h r d k -> b s h r d", {{"b", {2}}, {"s", {3}}, {"k", {5}}, {"h", {2}}, {"r", {3}}, {"d", {2}}}),
+                    einsum_case("b s h r d, k h r d -> b s k", {{"b", {2}}, {"s", {3}}, {"k", {5}}, {"h", {2}}, {"r", {3}}, {"d", {2}}}),
+                    einsum_case("e t k, e n k -> e t n", {{"e", {3}}, {"t", {4}}, {"k", {5}}, {"n", {2}}}),
+                    einsum_case("t e k, n k e -> e n t", {{"e", {3}}, {"t", {4}}, {"k", {5}}, {"n", {2}}}),
+                    einsum_case("b s d, b s -> b s d", {{"b", {2}}, {"s", {3}}, {"d", {4}}}),
+                    einsum_case("a b c, b d -> a d", {{"a", {2}}, {"b", {3}}, {"c", {4}}, {"d", {5}}}),
+                    einsum_case("a b c -> c a", {{"a", {2}}, {"b", {3}}, {"c", {4}}}, true),
+                    einsum_case("a b -> ()", {{"a", {3}}, {"b", {5}}}, true)}};
+}
+
+}    // namespace sheaf

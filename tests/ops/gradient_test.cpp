@@ -1,0 +1,90 @@
+// Every op's gradient graph against central finite differences of its kernel, in fp64, from the op list alone.
+#include <ATen/ops/zeros.h>
+
+#include "base/text.h"
+#include "ops/builder.h"
+#include "ops/op_cases.h"
+#include "runtime/interpret.h"
+
+using namespace sheaf;
+using namespace sheaf::testing;
+
+class Gradient : public ::testing::TestWithParam<Param> {};
+
+// L = sum over outputs of <weight, output>.
+static double objective(const Call& call, const std::vector<at::Tensor>& in, const std::vector<at::Tensor>& weights) {
+  double total = 0;
+  const auto out = call.run_on(in, 0, Mode::fp64);
+  for (std::size_t o = 0; o < weights.size(); ++o) total += out[o].to(at::kDouble).mul(weights[o]).sum().item<double>();
+  return total;
+}
+
+TEST_P(Gradient, equals_finite_differences) {
+  const OpDef& op = *GetParam().op;
+  const Call call = make_call(op, *GetParam().c, Mode::fp64, 1);
+  if (!op.grad) {
+    SUCCEED();
+    return;
+  }
+  // The gradient as a graph over inputs.
+  Graph graph;
+  Builder b(graph);
+  Values in(call.in.size());
+  std::vector<bool> wanted;
+  for (std::size_t i = 0, p = 0; i < call.in.size(); ++i) {
+    if (call.in[i].defined()) in[i] = graph.declare(ValueKind::input, "x" + std::to_string(i), call.in_types[p++]);
+    wanted.push_back(call.in[i].defined() && call.in[i].scalar_type() == at::kDouble);
+  }
+  const Values out = b.call(op, in, call.attrs);
+  std::mt19937_64 rng(2);
+  std::vector<at::Tensor> weights;
+  Values dout(out.size());
+  for (std::size_t o = 0; o < std::min(out.size(), op.grad_outputs); ++o) {
+    dout[o] = graph.declare(ValueKind::input, "dy" + std::to_string(o), graph.type(out[o]));
+    weights.push_back(random_tensor(graph.type(out[o]).shape, Mode::fp64, rng));
+  }
+  const Values gradients = op.grad(Grad{b, in, out, dout, call.attrs, wanted});
+  ASSERT_EQ(gradients.size(), in.size());
+  verify(graph, Level::l1);
+  Interpreter interpreter(graph);
+  for (std::size_t i = 0; i < in.size(); ++i)
+    if (in[i]) interpreter.give(in[i], call.in[i]);
+  for (std::size_t o = 0; o < weights.size(); ++o) interpreter.give(dout[o], weights[o]);
+  interpreter.run(Segment::first);
+
+  int checked = 0;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    if (!wanted[i]) continue;
+    if (!gradients[i]) {
+      EXPECT_FALSE(op.no_gradient.empty()) << op.name << ": operand " << op.operands[i] << " has no gradient and no reason is declared";
+      continue;
+    }
+    const at::Tensor analytic = interpreter[gradients[i]].contiguous();
+    ASSERT_EQ(analytic.sizes(), call.in[i].sizes());
+    // Central differences with h = 1e-6 in fp64: truncation h^2 and rounding 1e-16/h are both near 1e-10 of the values of order 1 here.
+    for (std::int64_t e = 0; e < analytic.numel(); ++e) {
+      const double h = 1e-6;
+      const auto at = [&](double by) {
+        std::vector<at::Tensor> moved = call.in;
+        moved[i] = call.in[i].clone();
+        moved[i].data_ptr<double>()[e] += by;
+        return objective(call, moved, weights);
+      };
+      const double numeric = (at(h) - at(-h)) / (2 * h), exact = analytic.data_ptr<double>()[e];
+      ASSERT_NEAR(exact, numeric, 1e-7 * (1 + std::abs(numeric))) << op.name << ", operand " << op.operands[i] << ", element " << e;
+    }
+    ++checked;
+  }
+  EXPECT_GT(checked, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, Gradient, ::testing::ValuesIn(all_cases()), param_name);
+
+// An op whose outputs are of floats has a gradient, or says why not, or is itself a gradient or part of the end of a step.
+TEST(Ops, docs_are_generated_for_every_op) {
+  const std::string text = ops_markdown();
+  for (const OpDef& op : all_ops()) {
+    EXPECT_NE(text.find(fmt::format("| `{}` |", op.name)), std::string::npos);
+    EXPECT_FALSE(op.doc.empty()) << op.name;
+  }
+}

@@ -1,0 +1,137 @@
+#include "ops/op_cases.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "runtime/aten.h"
+#include "runtime/interpret.h"
+
+namespace sheaf::testing {
+
+at::Tensor random_tensor(const Shape& shape, Mode mode, std::mt19937_64& rng) {
+  at::Tensor t = at::empty(shape, mode == Mode::integer ? at::kLong : at::kDouble);
+  std::normal_distribution<double> normal;
+  for (std::int64_t i = 0; i < t.numel(); ++i) {
+    if (mode == Mode::integer) t.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(rng());
+    else t.data_ptr<double>()[i] = normal(rng);
+  }
+  return t;
+}
+
+// Dims of each operand from the case: the op's rule names its factors, `dims` gives their extents.
+static std::vector<Shape> operand_shapes(const OpDef& op, const Case& c, std::size_t num_operands) {
+  Rule rule;
+  if (op.rule_of && op.attributes.size() && op.attributes[0] == "rule") rule = Rule::parse(c.attrs.text("rule"));
+  else if (!op.rule_of) rule = Rule::parse(op.rule);
+  std::vector<Shape> shapes(num_operands);
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < num_operands; ++i) {
+    if (std::find(c.absent.begin(), c.absent.end(), i) != c.absent.end()) continue;
+    if (rule.in.empty()) {    // variadic or typed: every dim of the case that belongs to the operand, or all of them
+      for (const auto& [factor, extents] : c.dims)
+        if (!factor.starts_with("x") || factor.starts_with("x" + std::to_string(i))) shapes[i].insert(shapes[i].end(), extents.begin(), extents.end());
+      continue;
+    }
+    for (const std::string& factor : rule.in[next])
+      for (const auto& [name, extents] : c.dims)
+        if (name == factor) shapes[i].insert(shapes[i].end(), extents.begin(), extents.end());
+    ++next;
+  }
+  return shapes;
+}
+
+// attention's rule depends on which operands are present; it names its factors all the same.
+static std::vector<Shape> shapes_by_names(const Case& c, const std::vector<std::vector<std::string>>& factors) {
+  std::vector<Shape> shapes;
+  for (const auto& list : factors) {
+    shapes.emplace_back();
+    for (const std::string& factor : list)
+      for (const auto& [name, extents] : c.dims)
+        if (name == factor) shapes.back().insert(shapes.back().end(), extents.begin(), extents.end());
+  }
+  return shapes;
+}
+
+Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  const std::size_t n = std::max(op.operands.size(), op.rule_of && op.operands.size() == 1 ? c.domain.size() : op.operands.size());
+  std::vector<Shape> shapes;
+  if (op.name == "attention")
+    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
+  else if (op.name == "attention_grad")
+    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s", "hk", "r", "e"},
+                                 {"b", "s", "hk", "r"}, {"b", "s", "hk", "r", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
+  else shapes = operand_shapes(op, c, n);
+  if (op.name == "add") shapes[1].erase(shapes[1].begin());    // the bias form; equal shapes are covered by add_n and the models
+
+  Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}};
+  Types types(n);
+  call.in_types.reserve(n);
+  const auto extent_of = [&](const std::string& factor) {
+    for (const auto& [name, extents] : c.dims) {
+      if (name == factor) return extents[0];
+      if (name == ".." && factor == "..0") return extents[0];
+    }
+    SHEAF_CHECK(false, "{}: the domain names factor '{}', which the case does not size", op.name, factor);
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    if (std::find(c.absent.begin(), c.absent.end(), i) != c.absent.end()) continue;
+    const Domain& domain = c.domain[std::min(i, c.domain.size() - 1)];
+    at::Tensor t = random_tensor(shapes[i], mode, rng);
+    const auto draw = [&](std::int64_t low, std::int64_t high, bool ignored) {
+      t = at::empty(shapes[i], at::kLong);
+      for (std::int64_t e = 0; e < t.numel(); ++e) {
+        const std::int64_t x = low + static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(high - low));
+        t.data_ptr<std::int64_t>()[e] = ignored && rng() % 4 == 0 ? -100 : x;
+      }
+    };
+    switch (domain.kind) {
+      case Domain::Kind::real: break;
+      case Domain::Kind::positive:
+        if (mode == Mode::fp64) t = t.abs().add(0.5);
+        break;
+      case Domain::Kind::index: draw(0, extent_of(domain.factor), false); break;
+      case Domain::Kind::label: draw(0, extent_of(domain.factor), true); break;
+      case Domain::Kind::count: draw(0, 9, false); break;
+      case Domain::Kind::flag: t = at::zeros(shapes[i], t.options()).add(static_cast<double>(rng() % 2)).to(t.scalar_type()); break;
+    }
+    call.in[i] = t;
+    call.present.push_back(i);
+    const bool integral = t.scalar_type() == at::kLong;
+    call.in_types.push_back({integral ? DType::i64 : DType::fp64, shapes[i], {}});
+    types[i] = &call.in_types.back();
+  }
+  call.rule = rule_for(op, call.attrs, types);
+  return call;
+}
+
+std::vector<at::Tensor> Call::run_on(const std::vector<at::Tensor>& tensors, std::int64_t owner_begin, Mode mode) const {
+  std::vector<Type> local = in_types;
+  Types types(tensors.size());
+  for (std::size_t i = 0; i < present.size(); ++i) {
+    local[i].shape = tensors[present[i]].sizes().vec();
+    types[present[i]] = &local[i];
+  }
+  std::vector<at::Tensor> out;
+  for (const Type& type : infer(*op, attrs, types)) out.push_back(at::empty(type.shape, mode == Mode::integer ? at::kLong : scalar_type(type.dtype)));
+  const Args args{tensors, out, attrs, owner_begin};
+  if (mode == Mode::integer) integer_kernel(*op, rule, args);
+  else op->kernel(args);
+  return out;
+}
+
+std::vector<Param> all_cases() {
+  std::vector<Param> params;
+  for (const OpDef& op : all_ops()) {
+    std::size_t index = 0;
+    for (const Case& c : op.cases) params.push_back({&op, &c, index++});
+  }
+  return params;
+}
+
+std::string param_name(const ::testing::TestParamInfo<Param>& info) { return fmt::format("{}_{}", info.param.op->name, info.param.index); }
+
+}    // namespace sheaf::testing
