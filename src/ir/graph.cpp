@@ -18,6 +18,11 @@ Value Graph::declare(ValueKind kind, std::string name, Type type, Attrs attrs) {
   return v;
 }
 
+void Graph::undeclare(Value v) {
+  names_.erase((*this)[v].name);
+  (*this)[v] = {ValueKind::gone, {}, {}, {}, {}};
+}
+
 Value Graph::find(std::string_view name) const {
   const auto found = names_.find(name);
   return found == names_.end() ? Value{} : found->second;

@@ -21,7 +21,8 @@ enum class ValueKind {
   argument,    // a step argument (lr, micro-batch index, ...): one device block, filled by the host
   constant,    // data is part of the graph
   carried,     // accumulator: lives across the micro-batches of one step
-  result       // output of a node
+  result,      // output of a node
+  gone         // removed by a pass; handles stay valid
 };
 
 struct ValueInfo {
@@ -52,6 +53,7 @@ struct Graph {
   const std::vector<Node>& nodes(Segment s) const { return segments[static_cast<std::size_t>(s)]; }
 
   Value declare(ValueKind kind, std::string name, Type type, Attrs attrs = {});    // throws InternalError if the name is taken
+  void undeclare(Value v);                                                         // a named value that nothing reads any more
   Value find(std::string_view name) const;                                         // absent if there is none
   Values all(ValueKind kind) const;                                                // in order of declaration
 

@@ -15,7 +15,7 @@ std::string print(const Type& type, const Mesh& mesh) {
 static std::unordered_map<int, std::string> numbered(const Graph& graph) {
   std::unordered_map<int, std::string> names;
   for (std::size_t i = 0; i < graph.values.size(); ++i)
-    if (graph.values[i].kind != ValueKind::result) names[static_cast<int>(i)] = "@" + graph.values[i].name;
+    if (!graph.values[i].name.empty()) names[static_cast<int>(i)] = "@" + graph.values[i].name;
   int next = 0;
   for (const auto& segment : graph.segments)
     for (const Node& node : segment)
@@ -41,7 +41,7 @@ std::string print(const Graph& graph) {
   if (!text.empty()) text += "\n";
   constexpr std::string_view kKinds[] = {"input", "state", "argument", "constant", "carried"};
   for (const ValueInfo& info : graph.values) {
-    if (info.kind == ValueKind::result) continue;
+    if (info.kind == ValueKind::result || info.kind == ValueKind::gone) continue;
     text += fmt::format("{} @{} {}", kKinds[static_cast<int>(info.kind)], info.name, print(info.type, graph.mesh));
     if (!info.attrs.empty()) text += " " + print(info.attrs);
     if (!info.data.empty()) {

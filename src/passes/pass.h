@@ -1,1 +1,53 @@
 #pragma once
+// A pass is one function, one row in pipeline.cpp and one golden test: it reads the graph and its own options, nothing else.
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace sheaf {
+
+// What the passes may be told; printed in dumps. One field belongs to one pass.
+struct Options {
+  // optimize
+  bool decoupled_decay = true;
+  double beta2 = 0.999, eps = 1e-8, weight_decay = 0, clip = 1.0;
+  // micro_batches
+  std::int64_t num_micro_batches = 1;
+
+  static Options parse(const Attrs& attrs);    // from "{num_micro_batches=2}"; throws UserError for an unknown name
+};
+
+struct Pass {
+  std::string_view name;
+  Graph (*run)(Graph, const Options&);
+  std::string_view summary;
+};
+
+// ---- one declaration per pass; each .cpp states entry and exit conditions
+Graph differentiate(Graph graph, const Options& options);
+Graph fuse_softmax_grad(Graph graph, const Options& options);
+Graph optimize(Graph graph, const Options& options);
+Graph micro_batches(Graph graph, const Options& options);
+Graph flatten(Graph graph, const Options& options);
+Graph remove_dead(Graph graph, const Options& options);
+
+// The passes of a training step, in order. The only place that orders them.
+const std::vector<Pass>& training_passes();
+const Pass& find_pass(std::string_view name);    // throws UserError naming the nearest
+
+// Runs a list of passes: times each, verifies its result, puts "after NAME:" in front of errors, and hands the graph to `dump`.
+struct PassTime {
+  std::string_view name;
+  double seconds;
+};
+struct RunPasses {
+  std::function<void(std::string_view pass, const Graph&)> dump;
+  std::vector<PassTime> times;
+  Graph operator()(Graph graph, const std::vector<Pass>& passes, const Options& options);
+};
+
+std::string passes_markdown();    // docs/passes.md
+
+}    // namespace sheaf

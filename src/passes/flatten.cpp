@@ -1,0 +1,135 @@
+// flatten: a run of equal elementwise nodes in the epilogue becomes one node over flat storage: the norm, the clipping, AdamW and the rewrite
+// of derived states are one kernel per group of states (same dtype and attributes), never one per tensor.
+//
+//   %1 = sumsq @a.grad                                  %1 = pack @a.grad, @b.grad
+//   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
+//   %3 = add_n %1, %2                                   %3 = add_n %2
+//
+// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again.
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "ops/op_table.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+namespace {
+
+// A node's operands that are tensors of its group (their rule letter is `..`), against scalars, which all nodes of a group share.
+bool is_member_operand(const OpDef& op, std::size_t i) { return !Rule::parse(op.rule).in[i].empty(); }
+
+std::string key_of(const Graph& graph, const Node& node) {
+  std::string key = fmt::format("{}{}", node.op->name, print(node.attrs));
+  for (std::size_t i = 0; i < node.in.size(); ++i)
+    key += is_member_operand(*node.op, i) ? fmt::format(" {}", name(graph.type(node.in[i]).dtype)) : fmt::format(" %{}", node.in[i].id);
+  return key;
+}
+
+bool can_join(const Node& node) {
+  if (node.op->name == "add_n" || node.op->name == "pack" || !is_elementwise(*node.op)) return false;
+  for (std::size_t i = 0; i < node.in.size(); ++i)
+    if (is_member_operand(*node.op, i)) return true;
+  return false;
+}
+
+class Flatten {
+ public:
+  explicit Flatten(Graph& graph) : graph_(graph) {}
+
+  void run() {
+    const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
+    for (std::size_t begin = 0; begin < nodes.size();) {
+      std::size_t end = begin + 1;
+      if (can_join(nodes[begin]) && !is_scalar(nodes[begin]))
+        while (end < nodes.size() && continues(nodes[begin], nodes[end])) ++end;
+      if (end - begin > 1) join({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
+      else keep(nodes[begin]);
+      begin = end;
+    }
+    graph_.nodes(Segment::epilogue) = std::move(out_);
+  }
+
+ private:
+  bool is_scalar(const Node& node) const {
+    return std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
+  }
+
+  // Does `node` belong to the run that `first` begins: the same call, and operands of the same packs as far as they are packed.
+  bool continues(const Node& first, const Node& node) const {
+    if (node.op != first.op || key_of(graph_, node) != key_of(graph_, first)) return false;
+    for (std::size_t i = 0; i < node.in.size(); ++i)
+      if (is_member_operand(*node.op, i) && pack_id(node.in[i]) != pack_id(first.in[i])) return false;
+    return true;
+  }
+  int pack_id(Value v) const {
+    const auto found = pack_id_.find(v);
+    return found == pack_id_.end() ? -1 : found->second;
+  }
+  void remember(const Values& members, Value pack) {
+    for (const Value v : members) SHEAF_CHECK(pack_id_.emplace(v, pack.id).second, "flatten: {} would be in two packs", name_of(graph_, v));
+    packs_[members] = pack;
+  }
+
+  // A scalar result of a group (a sum over all members) stands for all of its members' results: it is named once.
+  void keep(Node node) {
+    Values in;
+    for (const Value v : node.in) {
+      const auto found = scalar_.find(v);
+      const Value use = found == scalar_.end() ? v : found->second;
+      if (found == scalar_.end() || std::find(in.begin(), in.end(), use) == in.end()) in.push_back(use);
+    }
+    node.in = std::move(in);
+    out_.push_back(std::move(node));
+  }
+
+  // The pack of these values; made on first use.
+  Value pack_of(const Values& members) {
+    if (const auto found = packs_.find(members); found != packs_.end()) return found->second;
+    out_.push_back(graph_.make_node(op(OpId::pack), members));
+    remember(members, out_.back().out[0]);
+    return out_.back().out[0];
+  }
+
+  void join(const std::vector<Node>& members) {
+    const Node& model = members[0];
+    Values in;
+    for (std::size_t i = 0; i < model.in.size(); ++i) {
+      if (!is_member_operand(*model.op, i)) {
+        in.push_back(model.in[i]);
+        continue;
+      }
+      Values values;
+      for (const Node& member : members) values.push_back(member.in[i]);
+      in.push_back(pack_of(values));
+    }
+    Node node = graph_.make_node(*model.op, in, model.attrs, fmt::format("{} tensors", members.size()));
+    const Rule rule = Rule::parse(model.op->rule);
+    for (std::size_t o = 0; o < node.out.size(); ++o) {
+      Values values;
+      for (const Node& member : members) values.push_back(member.out[o]);
+      if (!rule.out[o].empty()) {
+        remember(values, node.out[o]);
+      } else {
+        SHEAF_CHECK(model.op->name == "sumsq", "flatten: {} yields a scalar that is not a sum over its members", model.op->name);
+        for (const Value v : values) scalar_[v] = node.out[o];
+      }
+    }
+    out_.push_back(std::move(node));
+  }
+
+  Graph& graph_;
+  std::vector<Node> out_;
+  std::map<Values, Value> packs_;
+  std::map<Value, int> pack_id_;    // member -> its pack
+  std::map<Value, Value> scalar_;
+};
+
+}    // namespace
+
+Graph flatten(Graph graph, const Options&) {
+  Flatten(graph).run();
+  return graph;
+}
+
+}    // namespace sheaf

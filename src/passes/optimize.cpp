@@ -1,0 +1,60 @@
+// optimize: adds the end of a training step, per state.
+//
+// On entry: @loss_sum, @seed; for each trainable @w a carried @w.grad.
+// On exit:  the epilogue computes the loss, the global gradient norm, the clip factor and the commit flag, updates @w with moments @w.m and
+//           @w.v by AdamW, rewrites derived states @w.c, and sets @metric.loss, @metric.grad_norm, @metric.commit. Layer by layer, not
+//           state by state: each kind of node stands in one run, which is what flatten joins.
+#include "base/error.h"
+#include "ops/builder.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+
+Graph optimize(Graph graph, const Options& options) {
+  Builder b(graph, Segment::epilogue);
+  Values weights, gradients;
+  for (const Value w : graph.all(ValueKind::state))
+    if (graph[w].attrs.has("trainable") && graph[w].attrs.flag("trainable")) {
+      weights.push_back(w);
+      gradients.push_back(graph.find(graph[w].name + ".grad"));
+      SHEAF_CHECK(gradients.back(), "optimize: trainable state @{} has no gradient", graph[w].name);
+    }
+  SHEAF_CHECK(!weights.empty(), "optimize: nothing to train");
+
+  const Value loss = b.mul(graph.find("loss_sum"), graph.find("seed"));
+  Values squares;
+  for (const Value g : gradients) squares.push_back(b.sumsq(g));
+  const Value norm = b.square_root(b.add_n(squares));
+  const Value factor = b.clip_factor(norm, options.clip), commit = b.finite(norm, loss);
+  const Value lr = b.argument("lr"), beta1 = b.argument("beta1"), bias1 = b.argument("bias1"), bias2 = b.argument("bias2");
+
+  struct Update {
+    Value target, value;
+  };
+  std::vector<Update> updates;
+  std::vector<Value> new_weights;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const Value w = weights[i];
+    const auto moment = [&](const char* suffix) {
+      return graph.declare(ValueKind::state, graph[w].name + suffix, graph.type(w), {{"init", Text("zeros")}, {"of", graph[w].name}});
+    };
+    const Value m = moment(".m"), v = moment(".v");
+    const Results next = b.adamw(w, m, v, gradients[i], factor, commit, lr, beta1, bias1, bias2, options.beta2, options.eps, options.weight_decay,
+                                 options.decoupled_decay);
+    updates.insert(updates.end(), {{w, next[0]}, {m, next[1]}, {v, next[2]}});
+    new_weights.push_back(next[0]);
+  }
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (const Value derived = graph.find(graph[weights[i]].name + ".c"))
+      updates.push_back({derived, b.cast(new_weights[i], Text(name(graph.type(derived).dtype)))});
+  // Grouped by role (all weights, all first moments, ...): runs that flatten can join.
+  for (std::size_t role = 0; role < 3; ++role)
+    for (std::size_t i = 0; i < weights.size(); ++i) b.set(updates[3 * i + role].target, updates[3 * i + role].value);
+  for (std::size_t i = 3 * weights.size(); i < updates.size(); ++i) b.set(updates[i].target, updates[i].value);
+  b.metric("loss", loss);
+  b.metric("grad_norm", norm);
+  b.metric("commit", commit);
+  return graph;
+}
+
+}    // namespace sheaf
