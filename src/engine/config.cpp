@@ -114,14 +114,16 @@ struct Reader {
   // null, where it is allowed: 0, which means "derive it"
   void operator()(const char* path, std::int64_t& x) { read_or(path, x, std::int64_t{0}); }
   void operator()(const char* path, std::string& x) { read_or(path, x, std::string()); }
-  void operator()(const char* path, double& a, double& b) { a = settings.get(path)[0].get<double>(), b = settings.get(path)[1].get<double>(); }
+  void operator()(const char* path, double& a, double& b) {
+    a = settings.get(path)[0].get<double>(), b = settings.get(path)[1].get<double>();
+  }
   template <class T>
   void operator()(const char* path, std::optional<T>& x) {
     const Json& value = settings.get(path);
     x = value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
   }
   template <class E>
-    requires std::is_enum_v<E>
+  requires std::is_enum_v<E>
   void operator()(const char* path, E& x) { x = static_cast<E>(choice_index(settings.key(path), settings.get(path).get<std::string>())); }
   void operator()(const char*, ModelSource& x) {
     if (settings.given("model.config"))
@@ -161,9 +163,11 @@ struct Writer {
     else
       *node = x;
   }
-  void operator()(const char* path, const std::string& x) { key(path).nullable && x.empty() ? put(path, nullptr) : put(path, x); }
+  void operator()(const char* path, const std::string& x) { key(path).nullable&& x.empty() ? put(path, nullptr) : put(path, x); }
   template <class T>
-  void operator()(const char* path, const std::optional<T>& x) { x ? put(path, *x) : put(path, nullptr); }
+  void operator()(const char* path, const std::optional<T>& x) {
+    x ? put(path, *x) : put(path, nullptr);
+  }
   void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
   void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
   void operator()(const char*, const ParallelConfig& x) {
@@ -208,8 +212,10 @@ void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfi
   const BatchConfig given = b;
   if (b.global == 0 && b.micro == 0)
     user_error(
-        "{}: no batch size; give train_micro_batch_size_per_gpu (rows that a rank computes at once), or train_batch_size (rows of an update), "
-        "and if you like gradient_accumulation_steps", settings.file());
+        "{}: no batch size; give train_micro_batch_size_per_gpu (rows that a rank computes at once), or train_batch_size (rows of an "
+        "update), "
+        "and if you like gradient_accumulation_steps",
+        settings.file());
   if (b.accumulation == 0) b.accumulation = b.global != 0 && b.micro != 0 ? b.global / b.micro / p.dp : 1;
   if (b.micro == 0) b.micro = b.global / p.dp / b.accumulation;
   std::int64_t product = 0;
@@ -217,7 +223,9 @@ void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfi
   if (overflow) user_error("{}: the rows of an update, {} × {} × {}, are too many", settings.file(), b.micro, b.accumulation, p.dp);
   if (b.global == 0) b.global = product;
   if (b.global == product && product > 0) return;
-  const auto part = [](const char* name, std::int64_t value, std::int64_t was) { return fmt::format("{} {}{}", name, value, was ? "" : " (derived)"); };
+  const auto part = [](const char* name, std::int64_t value, std::int64_t was) {
+    return fmt::format("{} {}{}", name, value, was ? "" : " (derived)");
+  };
   user_error("{}: found {}, but\n  {} × {} × {} = {}", settings.at("train_batch_size"), b.global,
              part("train_micro_batch_size_per_gpu", b.micro, given.micro),
              part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product);
@@ -246,14 +254,17 @@ std::string grouped(std::vector<std::string> paths) {
     else
       sections[path.substr(0, dot)].push_back(path.substr(dot + 1));
   }
-  for (const auto& [section, names] : sections) out.push_back(names.size() == 1 ? section + "." + names[0] : fmt::format("{}.{{{}}}", section, join(names, ", ")));
+  for (const auto& [section, names] : sections)
+    out.push_back(names.size() == 1 ? section + "." + names[0] : fmt::format("{}.{{{}}}", section, join(names, ", ")));
   return join(out, ", ");
 }
 
 std::vector<std::string> banner_lines(const Settings& settings, const RunConfig& c, std::vector<std::string> chosen) {
   const BatchConfig& b = c.batch;
-  if (!settings.given("train_batch_size") || !settings.given("train_micro_batch_size_per_gpu") || !settings.given("gradient_accumulation_steps"))
-    chosen.push_back(fmt::format("train_batch_size {} = micro-batch {} × accumulation {} × {}", b.global, b.micro, b.accumulation, ranks_text(c.parallel)));
+  if (!settings.given("train_batch_size") || !settings.given("train_micro_batch_size_per_gpu") ||
+      !settings.given("gradient_accumulation_steps"))
+    chosen.push_back(fmt::format("train_batch_size {} = micro-batch {} × accumulation {} × {}", b.global, b.micro, b.accumulation,
+                                 ranks_text(c.parallel)));
   if (!settings.given("optimizer.type")) chosen.emplace_back("optimizer AdamW");
   if (!settings.given("optimizer.params.lr")) chosen.push_back(fmt::format("lr {}", shortest(c.optimizer.lr)));
   if (c.scheduler.index() == 0) chosen.emplace_back("constant learning rate");
@@ -284,7 +295,8 @@ LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, 
 
 }    // namespace
 
-LoadedConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides, std::int64_t ranks) {
+LoadedConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides,
+                          std::int64_t ranks) {
   return load(Settings(text, where), overrides, ranks);
 }
 

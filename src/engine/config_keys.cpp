@@ -28,10 +28,10 @@ constexpr Row kRows[] = {
 #undef IDLE
 #undef REFUSED
 
-const std::map<std::string_view, KeyKind> kKinds = {
-    {"int", KeyKind::integer}, {"number", KeyKind::number}, {"bool", KeyKind::boolean}, {"text", KeyKind::text},
-    {"list", KeyKind::list},   {"object", KeyKind::object}, {"open", KeyKind::open},    {"pair", KeyKind::pair},
-    {"source", KeyKind::source}, {"choice", KeyKind::choice}};
+const std::map<std::string_view, KeyKind> kKinds = {{"int", KeyKind::integer},  {"number", KeyKind::number}, {"bool", KeyKind::boolean},
+                                                    {"text", KeyKind::text},    {"list", KeyKind::list},     {"object", KeyKind::object},
+                                                    {"open", KeyKind::open},    {"pair", KeyKind::pair},     {"source", KeyKind::source},
+                                                    {"choice", KeyKind::choice}};
 
 // The table writes JSON with single quotes, so that it can be read.
 Json table_json(std::string text) {
@@ -128,14 +128,21 @@ std::optional<Json> Key::accept(const Json& value) const {
   const auto same_if = [&](bool good) { return good ? std::optional<Json>(value) : std::nullopt; };
   if (value.is_null()) return same_if(nullable);
   switch (kind) {
-    case KeyKind::integer: return accept_integer(value, bounds);
-    case KeyKind::number: return accept_number(value, bounds);
-    case KeyKind::boolean: return same_if(value.is_boolean());
-    case KeyKind::text: return same_if(value.is_string());
-    case KeyKind::list: return same_if(value.is_array());
+    case KeyKind::integer:
+      return accept_integer(value, bounds);
+    case KeyKind::number:
+      return accept_number(value, bounds);
+    case KeyKind::boolean:
+      return same_if(value.is_boolean());
+    case KeyKind::text:
+      return same_if(value.is_string() && (status != KeyStatus::used || !value.get<std::string>().empty()));
+    case KeyKind::list:
+      return same_if(value.is_array());
     case KeyKind::object:
-    case KeyKind::open: return same_if(value.is_object());
-    case KeyKind::source: return same_if(value.is_object() || value.is_string());
+    case KeyKind::open:
+      return same_if(value.is_object());
+    case KeyKind::source:
+      return same_if(value.is_object() || (value.is_string() && !value.get<std::string>().empty()));
     case KeyKind::pair: {
       if (!value.is_array() || value.size() != 2) return std::nullopt;
       const auto a = accept_number(value[0], bounds), b = accept_number(value[1], bounds);
@@ -157,15 +164,23 @@ bool Key::refuses(const Json& accepted) const {
 std::string Key::wanted() const {
   const auto noun = [&]() -> std::string {
     switch (kind) {
-      case KeyKind::integer: return in_words("an integer", *this);
-      case KeyKind::number: return in_words("a number", *this);
-      case KeyKind::boolean: return "true or false";
-      case KeyKind::text: return "a string";
-      case KeyKind::list: return "a list";
+      case KeyKind::integer:
+        return in_words("an integer", *this);
+      case KeyKind::number:
+        return in_words("a number", *this);
+      case KeyKind::boolean:
+        return "true or false";
+      case KeyKind::text:
+        return status == KeyStatus::used ? "a string that is not empty" : "a string";
+      case KeyKind::list:
+        return "a list";
       case KeyKind::object:
-      case KeyKind::open: return "an object";
-      case KeyKind::source: return "a string or an object";
-      case KeyKind::pair: return in_words("a list of two numbers", *this);
+      case KeyKind::open:
+        return "an object";
+      case KeyKind::source:
+        return "a string that is not empty, or an object";
+      case KeyKind::pair:
+        return in_words("a list of two numbers", *this);
       // Of many choices that are not built, the built ones are what can be wanted.
       case KeyKind::choice:
         return "one of " + quoted_list(status == KeyStatus::refused ? only : std::vector<Json>(choices.begin(), choices.end()));
@@ -204,7 +219,8 @@ bool is_section(std::string_view path) {
   static const std::set<std::string, std::less<>> sections = [] {
     std::set<std::string, std::less<>> all;
     for (const Key& key : config_keys())
-      for (std::size_t dot = key.path.find('.'); dot != std::string::npos; dot = key.path.find('.', dot + 1)) all.insert(key.path.substr(0, dot));
+      for (std::size_t dot = key.path.find('.'); dot != std::string::npos; dot = key.path.find('.', dot + 1))
+        all.insert(key.path.substr(0, dot));
     return all;
   }();
   return sections.contains(path);
@@ -243,12 +259,13 @@ std::string config_markdown() {
       "# Keys of a run configuration\n\n"
       "<!-- Generated from src/engine/config_table.inc. Do not edit. -->\n\n"
       "One JSON file (comments allowed) holds a run. Any key can be set on the command line as `key.path=value`. \"auto\" means absent.\n"
-      "Integers may be written as `5e8`. A default of - means that the key must be given. `scheduler[T]` holds when `scheduler.type` is T.\n\n"
+      "Integers may be written as `5e8`. A default of - means that the key must be given. `scheduler[T]` holds when `scheduler.type` is "
+      "T.\n\n"
       "- *used*: does what is said.\n"
       "- *idle*: has no meaning here. It is accepted, checked, and named once when a run starts; it changes neither numbers nor memory.\n"
       "- *only ...*: another value would change numbers or memory and is not built yet: an error that says so. Inside a section whose\n"
       "  `enabled` is false it does not count.\n";
-  std::vector<std::string> sections = {""};    // keys that are no part of a section come first
+  std::vector<std::string> sections;    // "" holds the keys that are in none
   std::map<std::string, std::string> rows;
   for (const Key& key : config_keys()) {
     const std::size_t end = key.path.find_first_of(".[");
@@ -257,8 +274,8 @@ std::string config_markdown() {
     rows[section] += markdown_row(key);
   }
   for (const std::string& section : sections)
-    out += fmt::format("\n## {}\n\n| key | value | default | status | meaning |\n|---|---|---|---|---|\n{}", section.empty() ? "Top level" : section,
-                       rows[section]);
+    out += fmt::format("\n## {}\n\n| key | value | default | status | meaning |\n|---|---|---|---|---|\n{}",
+                       section.empty() ? "Top level" : section, rows[section]);
   out += "\n## Other spellings\n\n| spelling | key |\n|---|---|\n";
   for (const auto& [alias, path] : key_aliases()) out += fmt::format("| `{}` | `{}` |\n", alias, path);
   return out;

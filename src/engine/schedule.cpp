@@ -45,7 +45,9 @@ Rates at(const OneCycle& s, Rates base, std::int64_t i) {
   base.lr = i < 0 ? s.min_lr : i < total ? s.min_lr + (s.max_lr - s.min_lr) * height : s.min_lr / (1 + s.decay_lr_rate * intervals);
   if (!s.cycle_momentum) return base;
   // DeepSpeed's constructor starts at the lowest momentum, its cycle at the highest.
-  base.beta1 = i < 0 ? s.min_mom : i < total ? s.max_mom - (s.max_mom - s.min_mom) * height : s.max_mom * (1 + s.decay_mom_rate * intervals);
+  base.beta1 = i < 0       ? s.min_mom
+               : i < total ? s.max_mom - (s.max_mom - s.min_mom) * height
+                           : s.max_mom * (1 + s.decay_mom_rate * intervals);
   base.beta2 = 0.99;
   return base;
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Learning-rate schedules with DeepSpeed's names, defaults and indices (0.19.6, runtime/lr_schedules.py). Defaults are in config_table.inc only.
+// Learning-rate schedules with DeepSpeed's names and indices (0.19.6, runtime/lr_schedules.py). Defaults are in config_table.inc only.
 #include <cstdint>
 #include <optional>
 #include <variant>

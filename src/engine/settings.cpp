@@ -1,6 +1,6 @@
 #include "engine/settings.h"
 
-#include <algorithm>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -44,7 +44,8 @@ std::string found(const Json& value) {
 }    // namespace
 
 Settings::Settings(const std::string& text, std::string file) : root_(parse_json(text, file)), file_(std::move(file)) {
-  if (!root_.is_object()) user_error("{}: found {}, wanted an object: {{\"model\": ..., \"data\": ..., \"run\": ...}}", file_, json_type(root_));
+  if (!root_.is_object())
+    user_error("{}: found {}, wanted an object: {{\"model\": ..., \"data\": ..., \"run\": ...}}", file_, json_type(root_));
   lines_ = key_lines(text);
   rename_aliases();
 }
@@ -64,6 +65,11 @@ void Settings::rename_aliases() {
 }
 
 void Settings::put(const std::string& raw_path, Json value, const std::string& origin) {
+  try {
+    std::ignore = value.dump();
+  } catch (const Json::exception&) {    // run.json could not hold it
+    user_error("{}: the value of {} is not UTF-8: {}", origin, quote(raw_path), shown(value));
+  }
   const std::string path = canonical(raw_path);
   Json* node = &root_;
   std::string done;
@@ -96,8 +102,10 @@ void Settings::override_with(const std::string& assignment) {
 std::string Settings::place(const std::string& path) const {
   for (auto it = origins_.rbegin(); it != origins_.rend(); ++it)
     if (within(path, it->first)) return it->second;
-  const auto line = lines_.find(path);
-  return line == lines_.end() ? file_ : fmt::format("{}:{}", file_, line->second);
+  if (const auto line = lines_.find(path); line != lines_.end()) return fmt::format("{}:{}", file_, line->second);
+  for (const auto& [inside, origin] : origins_)
+    if (within(inside, path)) return origin;
+  return file_;
 }
 
 std::string Settings::at(const std::string& path) const { return fmt::format("{}: {}", place(path), path); }
@@ -113,7 +121,7 @@ const Key& Settings::key(const std::string& path) const {
 const Json& Settings::get(const std::string& path) const {
   if (const auto it = values_.find(path); it != values_.end()) return it->second;
   const Key& row = key(path);
-  if (row.required) user_error("{}: {} is missing: {}; wanted {}", file_, path, row.doc, row.wanted());
+  if (row.required) user_error("{}: {} is missing: {}; wanted {}\n  on the command line: {}=...", file_, path, row.doc, row.wanted(), path);
   return row.preset;
 }
 
@@ -207,8 +215,7 @@ void Settings::check_refused() {
     } else if (row.refuses(value)) {
       std::vector<std::string> accepted;
       for (const Json& one : row.only) accepted.push_back(shown(one));
-      user_error("{}: found {}: not built yet: {}; it would change numbers or memory\n  accepted: {}", at(path), found(value), row.doc,
-                 join(accepted, ", "));
+      user_error("{}: found {}: not built yet: {}\n  accepted: {}", at(path), found(value), row.doc, join(accepted, ", "));
     }
   }
 }

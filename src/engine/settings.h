@@ -1,5 +1,5 @@
 #pragma once
-// What the user set: the file with the command line's overrides laid over it. After check() every key is known, of its type and not refused.
+// What the user set: the file, overrides laid over it. After check() every key is known, of its type and not refused.
 #include <map>
 #include <string>
 #include <string_view>
@@ -23,8 +23,8 @@ class Settings {
   // Paths are the table's, but without "[T]": scheduler.type decides.
   bool given(const std::string& path) const;
   const Key& key(const std::string& path) const;
-  const Json& get(const std::string& path) const;      // or its default; UserError if the key is required and absent
-  std::string at(const std::string& path) const;       // "run.json:7: run.steps"
+  const Json& get(const std::string& path) const;    // or its default; UserError if the key is required and absent
+  std::string at(const std::string& path) const;     // "run.json:7: run.steps"
   const std::string& file() const { return file_; }
   const std::vector<std::string>& idle() const { return idle_; }    // given, and of no meaning in this run
 

@@ -32,14 +32,17 @@ TEST(Schedule, every_scheduler_gives_the_rates_of_deepspeed_for_40_updates) {
     for (std::int64_t committed = 0; committed < 40; ++committed) {
       const Rates got = rates(config.scheduler, config.optimizer, committed);
       const Json& want = row["rates"][static_cast<std::size_t>(committed)];
-      EXPECT_TRUE(close(got.lr, want[0].get<double>()) && close(got.beta1, want[1].get<double>()) && close(got.beta2, want[2].get<double>()))
-          << row["scheduler"] << " update " << committed + 1 << ": " << got.lr << " " << got.beta1 << " " << got.beta2 << ", wanted " << want;
+      EXPECT_TRUE(close(got.lr, want[0].get<double>()) && close(got.beta1, want[1].get<double>()) &&
+                  close(got.beta2, want[2].get<double>()))
+          << row["scheduler"] << " update " << committed + 1 << ": " << got.lr << " " << got.beta1 << " " << got.beta2 << ", wanted "
+          << want;
     }
   }
 }
 
 TEST(Schedule, a_linear_warm_up_from_0_has_two_updates_at_0) {
-  const RunConfig config = with_scheduler({{"type", "WarmupLR"}, {"params", {{"warmup_num_steps", 4}, {"warmup_type", "linear"}}}}, {{"lr", 0.4}}).config;
+  const RunConfig config =
+      with_scheduler({{"type", "WarmupLR"}, {"params", {{"warmup_num_steps", 4}, {"warmup_type", "linear"}}}}, {{"lr", 0.4}}).config;
   const std::vector<double> want = {0, 0, 0.1, 0.2, 0.3, 0.4, 0.4};
   for (std::size_t i = 0; i < want.size(); ++i)
     EXPECT_NEAR(rates(config.scheduler, config.optimizer, static_cast<std::int64_t>(i)).lr, want[i], 1e-15) << i;

@@ -47,7 +47,8 @@ CASES = [
     ("WarmupDecayLR", {"total_num_steps": 4, "warmup_num_steps": 9, "warmup_type": "linear"}),
     ("WarmupCosineLR", {"total_num_steps": 30}),
     ("WarmupCosineLR", {"total_num_steps": 30, "warmup_num_steps": 10}),
-    ("WarmupCosineLR", {"total_num_steps": 30, "warmup_num_steps": 10, "warmup_min_ratio": 0.2, "cos_min_ratio": 0.1, "warmup_type": "linear"}),
+    ("WarmupCosineLR", {"total_num_steps": 30, "warmup_num_steps": 10, "warmup_min_ratio": 0.2, "cos_min_ratio": 0.1,
+                        "warmup_type": "linear"}),
     ("WarmupCosineLR", {"total_num_steps": 20, "warmup_num_steps": 1, "cos_min_ratio": 0.0}),
     ("WarmupCosineLR", {"total_num_steps": 5, "warmup_num_steps": 9, "warmup_type": "linear"}),
 ]
