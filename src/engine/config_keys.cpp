@@ -109,6 +109,7 @@ std::string in_words(std::string_view noun, const Key& key) {
 
 std::string quoted_list(const std::vector<Json>& values) {
   std::vector<std::string> parts;
+  parts.reserve(values.size());
   for (const Json& value : values) parts.push_back(value.is_string() ? quote(value.get<std::string>()) : value.dump());
   return join(parts, ", ");
 }

@@ -17,6 +17,10 @@ std::string parent(const std::string& path) {
   return dot == std::string::npos ? "" : path.substr(0, dot);
 }
 
+std::string inside(const std::string& section, const std::string& name) {
+  return section.empty() ? name : fmt::format("{}.{}", section, name);
+}
+
 Json* child(Json& object, const std::string& name) {
   if (!object.is_object()) return nullptr;
   const auto it = object.find(name);
@@ -32,7 +36,7 @@ Json* descend(Json& root, const std::string& path) {
 
 std::string canonical(std::string path) {
   for (const auto& [alias, name] : key_aliases())
-    if (within(path, alias)) path = name + path.substr(alias.size());
+    if (within(path, alias)) path.replace(0, alias.size(), name);
   return path;
 }
 
@@ -79,7 +83,7 @@ void Settings::put(const std::string& raw_path, Json value, const std::string& o
     if (!node->is_object())
       user_error("{}: cannot set {}: {} is {} ({})", origin, quote(raw_path), quote(done), json_type(*node), shown(*node));
     node = &(*node)[name];
-    done += done.empty() ? name : "." + name;
+    done = inside(done, name);
   }
   *node = std::move(value);
   origins_.emplace_back(path, origin);
@@ -103,8 +107,8 @@ std::string Settings::place(const std::string& path) const {
   for (auto it = origins_.rbegin(); it != origins_.rend(); ++it)
     if (within(path, it->first)) return it->second;
   if (const auto line = lines_.find(path); line != lines_.end()) return fmt::format("{}:{}", file_, line->second);
-  for (const auto& [inside, origin] : origins_)
-    if (within(inside, path)) return origin;
+  for (const auto& [deeper, origin] : origins_)
+    if (within(deeper, path)) return origin;
   return file_;
 }
 
@@ -126,7 +130,7 @@ const Json& Settings::get(const std::string& path) const {
 }
 
 void Settings::unknown(const std::string& section, const std::string& name) const {
-  const std::string path = section.empty() ? name : section + "." + name;
+  const std::string path = inside(section, name);
   if (!scheduler_.empty() && section == "scheduler.params") {
     const std::vector<std::string> known = keys_inside(table_path(section, scheduler_));
     user_error("{}: {} has no such parameter{}\n  it takes: {}", at(path), scheduler_, did_you_mean(name, known), join(known, ", "));
@@ -171,7 +175,7 @@ void Settings::walk(const Json& object, const std::string& section) {
   const Key* outer = find_key(table_path(section, scheduler_));
   for (const auto& [name, value] : object.items()) {
     if (is_auto(value)) continue;
-    const std::string path = section.empty() ? name : section + "." + name, in_table = table_path(path, scheduler_);
+    const std::string path = inside(section, name), in_table = table_path(path, scheduler_);
     const Key* key = find_key(in_table);
     const bool open = outer && outer->kind == KeyKind::open;
     if (!open && name.find_first_of(".[") != std::string::npos) unknown(section, name);    // a path is no name in a file
