@@ -5,16 +5,16 @@
 namespace sheaf {
 
 // AdamW (Loshchilov, Hutter 2019), as DeepSpeed's FusedAdam with adam_w_mode; decoupled = false: Adam with L2 (Kingma, Ba 2015).
-// g is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t. With commit = 0 the outputs are the inputs.
+// g is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t (both 1: no bias correction). With commit = 0 the outputs are the inputs.
 static void adamw_kernel(const Args& a) {
   const at::Tensor &w = a.in[0], &m = a.in[1], &v = a.in[2];
-  const at::Tensor commit = a.in[5].gt(0), lr = a.in[6], beta1 = a.in[7], bias1 = a.in[8], bias2 = a.in[9];
-  const double beta2 = a.attrs.number("beta2"), eps = a.attrs.number("eps"), decay = a.attrs.number("weight_decay");
+  const at::Tensor commit = a.in[5].gt(0), lr = a.in[6], beta1 = a.in[7], beta2 = a.in[8], bias1 = a.in[9], bias2 = a.in[10];
+  const double eps = a.attrs.number("eps"), decay = a.attrs.number("weight_decay");
   const bool decoupled = a.attrs.flag("decoupled");
   at::Tensor g = a.in[3].mul(a.in[4]);
   if (!decoupled) g.add_(w.mul(decay));
   const at::Tensor m1 = m.mul(beta1).add_(g.mul(beta1.neg().add(1)));
-  const at::Tensor v1 = v.mul(beta2).add_(g.square().mul_(1 - beta2));
+  const at::Tensor v1 = v.mul(beta2).add_(g.square().mul_(beta2.neg().add(1)));
   at::Tensor update = m1.div(bias1).div_(v1.div(bias2).sqrt_().add_(eps));
   if (decoupled) update.add_(w.mul(decay));
   const at::Tensor w1 = w.sub(update.mul_(lr));
@@ -25,16 +25,16 @@ static void adamw_kernel(const Args& a) {
 
 OpDef adamw() {
   return {.doc = "one AdamW or Adam update: w', m', v'; held if commit is 0",
-          .rule = ".., .., .., .., (), (), (), (), (), () -> .., .., ..",
+          .rule = ".., .., .., .., (), (), (), (), (), (), () -> .., .., ..",
           .flops = [](const Attrs&, const Types& in) { return 14.0 * static_cast<double>(num_elements(in[0]->shape)); },
           .kernel = adamw_kernel,
           .in_place = true,
           .cases = {{.dims = {{"..", {3, 5}}},
-                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive},
-                     .attrs = {{"beta2", 0.95}, {"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", true}}},
+                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive, Positive},
+                     .attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", true}}},
                     {.dims = {{"..", {4}}},
-                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive},
-                     .attrs = {{"beta2", 0.95}, {"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", false}}}}};
+                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive, Positive},
+                     .attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", false}}}}};
 }
 
 }    // namespace sheaf

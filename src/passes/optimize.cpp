@@ -26,7 +26,7 @@ Graph optimize(Graph graph, const Options& options) {
   for (const Value g : gradients) squares.push_back(b.sumsq(g));
   const Value norm = b.square_root(b.add_n(squares));
   const Value factor = b.clip_factor(norm, options.clip), commit = b.finite(norm, loss);
-  const Value lr = b.argument("lr"), beta1 = b.argument("beta1"), bias1 = b.argument("bias1"), bias2 = b.argument("bias2");
+  const Value lr = b.argument("lr"), beta1 = b.argument("beta1"), beta2 = b.argument("beta2"), bias1 = b.argument("bias1"), bias2 = b.argument("bias2");
 
   struct Update {
     Value target, value;
@@ -39,7 +39,7 @@ Graph optimize(Graph graph, const Options& options) {
       return graph.declare(ValueKind::state, graph[w].name + suffix, graph.type(w), {{"init", Text("zeros")}, {"of", graph[w].name}});
     };
     const Value m = moment(".m"), v = moment(".v");
-    const Results next = b.adamw(w, m, v, gradients[i], factor, commit, lr, beta1, bias1, bias2, options.beta2, options.eps, options.weight_decay,
+    const Results next = b.adamw(w, m, v, gradients[i], factor, commit, lr, beta1, beta2, bias1, bias2, options.eps, options.weight_decay,
                                  options.decoupled_decay);
     updates.insert(updates.end(), {{w, next[0]}, {m, next[1]}, {v, next[2]}});
     new_weights.push_back(next[0]);

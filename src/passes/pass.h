@@ -12,7 +12,7 @@ namespace sheaf {
 struct Options {
   // optimize
   bool decoupled_decay = true;
-  double beta2 = 0.999, eps = 1e-8, weight_decay = 0, clip = 1.0;
+  double eps = 1e-8, weight_decay = 0, clip = 1.0;
   // micro_batches
   std::int64_t num_micro_batches = 1;
 

@@ -57,12 +57,11 @@ Options Options::parse(const Attrs& attrs) {
   const auto number = [](const Attr& attr) { return std::holds_alternative<Int>(attr) ? static_cast<double>(std::get<Int>(attr)) : std::get<Float>(attr); };
   for (const auto& [name, value] : attrs.entries()) {
     if (name == "decoupled_decay") options.decoupled_decay = std::get<Bool>(value);
-    else if (name == "beta2") options.beta2 = number(value);
     else if (name == "eps") options.eps = number(value);
     else if (name == "weight_decay") options.weight_decay = number(value);
     else if (name == "clip") options.clip = number(value);
     else if (name == "num_micro_batches") options.num_micro_batches = std::get<Int>(value);
-    else user_error("unknown option {}{}", quote(name), did_you_mean(name, {"decoupled_decay", "beta2", "eps", "weight_decay", "clip", "num_micro_batches"}));
+    else user_error("unknown option {}{}", quote(name), did_you_mean(name, {"decoupled_decay", "eps", "weight_decay", "clip", "num_micro_batches"}));
   }
   return options;
 }

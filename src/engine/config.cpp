@@ -1,0 +1,323 @@
+#include "engine/config.h"
+
+#include <algorithm>
+#include <map>
+#include <type_traits>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "engine/settings.h"
+
+namespace sheaf {
+namespace {
+
+// ---- which key is which member: the one list for reading and writing
+
+template <class V>
+void scheduler_fields(V&, ConstantRate&) {}
+template <class V>
+void scheduler_fields(V& v, LRRangeTest& s) {
+  v("scheduler.params.lr_range_test_min_lr", s.min_lr);
+  v("scheduler.params.lr_range_test_step_size", s.step_size);
+  v("scheduler.params.lr_range_test_step_rate", s.step_rate);
+  v("scheduler.params.lr_range_test_staircase", s.staircase);
+}
+template <class V>
+void scheduler_fields(V& v, OneCycle& s) {
+  v("scheduler.params.cycle_min_lr", s.min_lr);
+  v("scheduler.params.cycle_max_lr", s.max_lr);
+  v("scheduler.params.decay_lr_rate", s.decay_lr_rate);
+  v("scheduler.params.cycle_first_step_size", s.first_step_size);
+  v("scheduler.params.cycle_second_step_size", s.second_step_size);
+  v("scheduler.params.cycle_first_stair_count", s.first_stair_count);
+  v("scheduler.params.cycle_second_stair_count", s.second_stair_count);
+  v("scheduler.params.decay_step_size", s.decay_step_size);
+  v("scheduler.params.cycle_momentum", s.cycle_momentum);
+  v("scheduler.params.cycle_min_mom", s.min_mom);
+  v("scheduler.params.cycle_max_mom", s.max_mom);
+  v("scheduler.params.decay_mom_rate", s.decay_mom_rate);
+}
+template <class V>
+void scheduler_fields(V& v, WarmupLR& s) {
+  v("scheduler.params.warmup_min_lr", s.min_lr);
+  v("scheduler.params.warmup_max_lr", s.max_lr);
+  v("scheduler.params.warmup_num_steps", s.num_steps);
+  v("scheduler.params.warmup_type", s.type);
+}
+template <class V>
+void scheduler_fields(V& v, WarmupDecayLR& s) {
+  v("scheduler.params.total_num_steps", s.total_num_steps);
+  scheduler_fields(v, s.warmup);
+}
+template <class V>
+void scheduler_fields(V& v, WarmupCosineLR& s) {
+  v("scheduler.params.total_num_steps", s.total_num_steps);
+  v("scheduler.params.warmup_min_ratio", s.min_ratio);
+  v("scheduler.params.warmup_num_steps", s.num_steps);
+  v("scheduler.params.cos_min_ratio", s.cos_min_ratio);
+  v("scheduler.params.warmup_type", s.type);
+}
+
+template <class V>
+void fields(V& v, RunConfig& c) {
+  v("model", c.model);
+  v("data.train", c.data.train);
+  v("data.seq_len", c.data.seq_len);
+  v("data.tokenizer", c.data.tokenizer);
+  v("data.packing", c.data.packing);
+  v("data.shuffle", c.data.shuffle);
+  v("run.steps", c.run.steps);
+  v("run.output", c.run.output);
+  v("run.save_every", c.run.save_every);
+  v("run.seed", c.run.seed);
+  v("run.log_every", c.run.log_every);
+  v("run.timeout_s", c.run.timeout_s);
+  v("run.deterministic", c.run.deterministic);
+  v("run.device", c.run.device);
+  v("run.nproc", c.run.nproc);
+  v("train_batch_size", c.batch.global);
+  v("train_micro_batch_size_per_gpu", c.batch.micro);
+  v("gradient_accumulation_steps", c.batch.accumulation);
+  v("gradient_clipping", c.gradient_clipping);
+  v("bf16.enabled", c.bf16);
+  v("zero_optimization.stage", c.zero_stage);
+  v("tensor_parallel.autotp_size", c.parallel.tp);
+  v("sequence_parallel_size", c.parallel.sp);
+  v("expert_parallel", c.parallel);
+  v("optimizer.type", c.optimizer.type);
+  v("optimizer.params.lr", c.optimizer.lr);
+  v("optimizer.params.betas", c.optimizer.beta1, c.optimizer.beta2);
+  v("optimizer.params.eps", c.optimizer.eps);
+  v("optimizer.params.weight_decay", c.optimizer.weight_decay);
+  v("optimizer.params.bias_correction", c.optimizer.bias_correction);
+  v("optimizer.params.adam_w_mode", c.optimizer.adam_w_mode);
+  v("scheduler.type", c.scheduler);
+  std::visit([&](auto& s) { scheduler_fields(v, s); }, c.scheduler);
+}
+
+std::size_t choice_index(const Key& key, const std::string& name) {
+  return static_cast<std::size_t>(std::find(key.choices.begin(), key.choices.end(), name) - key.choices.begin());
+}
+
+template <std::size_t... I>
+SchedulerConfig scheduler_of_index(std::size_t index, std::index_sequence<I...>) {
+  SchedulerConfig out;
+  ((index == I ? void(out.emplace<I>()) : void()), ...);
+  return out;
+}
+
+struct Reader {
+  const Settings& settings;
+
+  void operator()(const char* path, double& x) { x = settings.get(path).get<double>(); }
+  void operator()(const char* path, bool& x) { x = settings.get(path).get<bool>(); }
+  // null, where it is allowed: 0, which means "derive it"
+  void operator()(const char* path, std::int64_t& x) { read_or(path, x, std::int64_t{0}); }
+  void operator()(const char* path, std::string& x) { read_or(path, x, std::string()); }
+  void operator()(const char* path, double& a, double& b) {
+    a = settings.get(path)[0].get<double>(), b = settings.get(path)[1].get<double>();
+  }
+  template <class T>
+  void operator()(const char* path, std::optional<T>& x) {
+    const Json& value = settings.get(path);
+    x = value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
+  }
+  template <class E>
+  requires std::is_enum_v<E>
+  void operator()(const char* path, E& x) { x = static_cast<E>(choice_index(settings.key(path), settings.get(path).get<std::string>())); }
+  void operator()(const char*, ModelSource& x) {
+    if (settings.given("model.config"))
+      x.config = settings.get("model.config");
+    else
+      x.folder = settings.get("model").get<std::string>();
+  }
+  void operator()(const char*, ParallelConfig& x) {
+    if (!settings.get("expert_parallel.enabled").get<bool>()) return;
+    (*this)("expert_parallel.autoep_size", x.ep);
+    (*this)("expert_parallel.expert_tensor_parallel_size", x.etp);
+  }
+  void operator()(const char* path, SchedulerConfig& x) {
+    const Json& type = settings.get(path);
+    const std::size_t index = type.is_null() ? 0 : choice_index(settings.key(path), type.get<std::string>()) + 1;
+    x = scheduler_of_index(index, std::make_index_sequence<std::variant_size_v<SchedulerConfig>>());
+  }
+
+ private:
+  template <class T>
+  void read_or(const char* path, T& x, T otherwise) {
+    const Json& value = settings.get(path);
+    x = value.is_null() ? otherwise : value.get<T>();
+  }
+};
+
+struct Writer {
+  Json& root;
+  std::string scheduler;    // type
+
+  template <class T>
+  void operator()(const char* path, const T& x) {
+    Json* node = &root;
+    for (const std::string& name : split(path, '.')) node = &(*node)[name];
+    if constexpr (std::is_enum_v<T>)
+      *node = key(path).choices.at(static_cast<std::size_t>(x));
+    else
+      *node = x;
+  }
+  void operator()(const char* path, const std::string& x) { key(path).nullable&& x.empty() ? put(path, nullptr) : put(path, x); }
+  template <class T>
+  void operator()(const char* path, const std::optional<T>& x) {
+    x ? put(path, *x) : put(path, nullptr);
+  }
+  void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
+  void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
+  void operator()(const char*, const ParallelConfig& x) {
+    put("expert_parallel.enabled", x.ep > 1 || x.etp > 1);
+    put("expert_parallel.autoep_size", x.ep);
+    put("expert_parallel.expert_tensor_parallel_size", x.etp);
+  }
+  void operator()(const char* path, const SchedulerConfig& x) {
+    if (x.index() > 0) scheduler = key(path).choices.at(x.index() - 1);
+    x.index() == 0 ? put(path, nullptr) : put(path, scheduler);
+  }
+
+ private:
+  const Key& key(const char* path) const { return *find_key(table_path(path, scheduler)); }
+  void put(const char* path, const Json& value) { this->operator()<Json>(path, value); }
+};
+
+// ---- what follows from several keys together
+
+std::string ranks_text(const ParallelConfig& p) {
+  const std::string ranks = p.ranks == 1 ? "1 rank" : fmt::format("{} ranks", p.ranks);
+  return p.tp * p.sp == 1 ? ranks : fmt::format("{} / (tp {} · sp {})", ranks, p.tp, p.sp);
+}
+
+void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t ranks) {
+  p.ranks = ranks;
+  p.tp = std::max<std::int64_t>(p.tp, 1);
+  for (const char* path : {"tensor_parallel.tp.tp_size", "tensor_parallel.partition_config.tp_size"}) {
+    const auto size = settings.get(path).get<std::int64_t>();
+    if (size != 1 && size != p.tp) user_error("{}: found {}, but tensor_parallel.autotp_size is {}", settings.at(path), size, p.tp);
+  }
+  if (p.ranks % (p.tp * p.sp) != 0)
+    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks", settings.file(), p.tp, p.sp, p.tp * p.sp, p.ranks);
+  p.dp = p.ranks / (p.tp * p.sp);
+  constexpr const char* kDp = "data_parallel_size";
+  if (const Json& dp = settings.get(kDp); !dp.is_null() && dp.get<std::int64_t>() != p.dp)
+    user_error("{}: found {}, but {} = {}", settings.at(kDp), dp.get<std::int64_t>(), ranks_text(p), p.dp);
+}
+
+// DeepSpeed's rule: divide down, then insist on equality. 0 = not given.
+void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfig& p) {
+  const BatchConfig given = b;
+  if (b.global == 0 && b.micro == 0)
+    user_error(
+        "{}: no batch size; give train_micro_batch_size_per_gpu (rows that a rank computes at once), or train_batch_size (rows of an "
+        "update), "
+        "and if you like gradient_accumulation_steps",
+        settings.file());
+  if (b.accumulation == 0) b.accumulation = b.global != 0 && b.micro != 0 ? b.global / b.micro / p.dp : 1;
+  if (b.micro == 0) b.micro = b.global / p.dp / b.accumulation;
+  std::int64_t product = 0;
+  const bool overflow = __builtin_mul_overflow(b.micro, b.accumulation, &product) || __builtin_mul_overflow(product, p.dp, &product);
+  if (overflow) user_error("{}: the rows of an update, {} × {} × {}, are too many", settings.file(), b.micro, b.accumulation, p.dp);
+  if (b.global == 0) b.global = product;
+  if (b.global == product && product > 0) return;
+  const auto part = [](const char* name, std::int64_t value, std::int64_t was) {
+    return fmt::format("{} {}{}", name, value, was ? "" : " (derived)");
+  };
+  user_error("{}: found {}, but\n  {} × {} × {} = {}", settings.at("train_batch_size"), b.global,
+             part("train_micro_batch_size_per_gpu", b.micro, given.micro),
+             part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product);
+}
+
+void resolve_schedule(const Settings& settings, RunConfig& c, std::vector<std::string>& chosen) {
+  std::int64_t* total = nullptr;
+  if (auto* decay = std::get_if<WarmupDecayLR>(&c.scheduler)) total = &decay->total_num_steps;
+  if (auto* cosine = std::get_if<WarmupCosineLR>(&c.scheduler)) total = &cosine->total_num_steps;
+  if (!total || *total != 0) return;
+  *total = c.run.steps;
+  chosen.push_back(fmt::format("{}.total_num_steps {} (run.steps)", settings.get("scheduler.type").get<std::string>(), *total));
+}
+
+// ---- the banner
+
+// a.b, a.c, d -> "a.{b, c}, d"
+std::string grouped(std::vector<std::string> paths) {
+  std::sort(paths.begin(), paths.end());
+  std::map<std::string, std::vector<std::string>> sections;
+  std::vector<std::string> out;
+  for (const std::string& path : paths) {
+    const std::size_t dot = path.find('.');
+    if (dot == std::string::npos)
+      out.push_back(path);
+    else
+      sections[path.substr(0, dot)].push_back(path.substr(dot + 1));
+  }
+  for (const auto& [section, names] : sections)
+    out.push_back(names.size() == 1 ? section + "." + names[0] : fmt::format("{}.{{{}}}", section, join(names, ", ")));
+  return join(out, ", ");
+}
+
+std::vector<std::string> banner_lines(const Settings& settings, const RunConfig& c, std::vector<std::string> chosen) {
+  const BatchConfig& b = c.batch;
+  if (!settings.given("train_batch_size") || !settings.given("train_micro_batch_size_per_gpu") ||
+      !settings.given("gradient_accumulation_steps"))
+    chosen.push_back(fmt::format("train_batch_size {} = micro-batch {} × accumulation {} × {}", b.global, b.micro, b.accumulation,
+                                 ranks_text(c.parallel)));
+  if (!settings.given("optimizer.type")) chosen.emplace_back("optimizer AdamW");
+  if (!settings.given("optimizer.params.lr")) chosen.push_back(fmt::format("lr {}", shortest(c.optimizer.lr)));
+  if (c.scheduler.index() == 0) chosen.emplace_back("constant learning rate");
+  if (!settings.given("gradient_clipping")) chosen.push_back(fmt::format("gradient_clipping {}", shortest(c.gradient_clipping)));
+  if (!c.bf16 && !settings.given("bf16.enabled")) chosen.emplace_back("fp32");
+  for (const char* path : {"run.output", "run.seed"})
+    if (!settings.given(path)) chosen.push_back(fmt::format("{} {}", path, shown(settings.get(path))));
+  std::vector<std::string> lines;
+  if (!chosen.empty()) lines.push_back("chosen: " + join(chosen, ", "));
+  if (!settings.idle().empty()) lines.push_back("no meaning here: " + grouped(settings.idle()));
+  return lines;
+}
+
+LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, std::int64_t ranks) {
+  for (const std::string& assignment : overrides) settings.override_with(assignment);
+  settings.check();
+  LoadedConfig out;
+  RunConfig& c = out.config;
+  Reader reader{settings};
+  fields(reader, c);
+  std::vector<std::string> chosen;
+  resolve_parallel(settings, c.parallel, ranks > 0 ? ranks : c.run.nproc);
+  resolve_batch(settings, c.batch, c.parallel);
+  resolve_schedule(settings, c, chosen);
+  out.banner = banner_lines(settings, c, std::move(chosen));
+  return out;
+}
+
+}    // namespace
+
+LoadedConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides,
+                          std::int64_t ranks) {
+  return load(Settings(text, where), overrides, ranks);
+}
+
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides, std::int64_t ranks) {
+  return parse_config(read_file(path), path, overrides, ranks);
+}
+
+LoadedConfig load_deepspeed_config(const std::string& path, const std::string& model, const std::string& data,
+                                   const std::vector<std::string>& overrides, std::int64_t ranks) {
+  Settings settings(read_file(path), path);
+  settings.put("model", model, "--model");
+  settings.put("data.train", data, "--data");
+  return load(std::move(settings), overrides, ranks);
+}
+
+Json resolved(const RunConfig& config) {
+  Json out = Json::object();
+  RunConfig copy = config;    // fields() takes what a reader can write to
+  Writer writer{out, ""};
+  fields(writer, copy);
+  return out;
+}
+
+}    // namespace sheaf

@@ -1,0 +1,86 @@
+#pragma once
+// A run: what the user asked for, every default filled in and every number checked. Plain values; config_table.inc says what they mean.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/schedule.h"
+
+namespace sheaf {
+
+// Either a HuggingFace folder, or a configuration alone: then weights are initialised from run.seed.
+struct ModelSource {
+  std::string folder;
+  Json config;    // null with a folder; else the contents of config.json, or a string that names the file
+  bool from_scratch() const { return folder.empty(); }
+  bool operator==(const ModelSource&) const = default;
+};
+
+enum class Packing { concat, documents };
+struct DataConfig {
+  std::string train;
+  std::int64_t seq_len = 0;
+  std::string tokenizer;    // "bytes", or "" for the model folder's tokenizer.json
+  Packing packing = Packing::concat;
+  bool shuffle = true;
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct RunOptions {
+  std::int64_t steps = 0;
+  std::string output;
+  std::int64_t save_every = 0;    // 0: no checkpoints
+  std::int64_t seed = 0;
+  std::int64_t log_every = 1;
+  double timeout_s = 0;
+  std::optional<bool> deterministic;    // none: the device's default
+  std::string device;                   // "cpu", "cuda", or "" to choose
+  std::int64_t nproc = 1;
+  bool operator==(const RunOptions&) const = default;
+};
+
+// global = micro × accumulation × dp. Rows.
+struct BatchConfig {
+  std::int64_t global = 0, micro = 0, accumulation = 0;
+  bool operator==(const BatchConfig&) const = default;
+};
+
+// dp = ranks / (tp · sp). Experts use ep · etp of the same ranks.
+struct ParallelConfig {
+  std::int64_t ranks = 1, dp = 1, tp = 1, sp = 1, ep = 1, etp = 1;
+  bool operator==(const ParallelConfig&) const = default;
+};
+
+struct RunConfig {
+  ModelSource model;
+  DataConfig data;
+  RunOptions run;
+  BatchConfig batch;
+  ParallelConfig parallel;
+  double gradient_clipping = 0;    // 0: off
+  bool bf16 = false;
+  std::int64_t zero_stage = 0;
+  OptimizerConfig optimizer;
+  SchedulerConfig scheduler;
+  bool operator==(const RunConfig&) const = default;
+};
+
+struct LoadedConfig {
+  RunConfig config;
+  std::vector<std::string> banner;    // lines for the start of a run: what was chosen, what has no meaning here
+};
+
+// `overrides`: "key.path=value", the last one holds. `ranks`: the launcher's number; 0: run.nproc. All throw UserError.
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& overrides = {}, std::int64_t ranks = 0);
+LoadedConfig load_deepspeed_config(const std::string& path, const std::string& model, const std::string& data,
+                                   const std::vector<std::string>& overrides = {}, std::int64_t ranks = 0);
+// The same from a text; `where` is named in errors.
+LoadedConfig parse_config(const std::string& text, const std::string& where, const std::vector<std::string>& overrides = {},
+                          std::int64_t ranks = 0);
+
+// What is written as run.json: every key in use with its value. Loading it with as many ranks gives an equal RunConfig.
+Json resolved(const RunConfig& config);
+
+}    // namespace sheaf

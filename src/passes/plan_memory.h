@@ -1,0 +1,39 @@
+#pragma once
+// Every value gets its bytes: an offset in one of two blocks per rank, from liveness. Pure arithmetic.
+#include "ir/graph.h"
+
+namespace sheaf {
+
+enum class Block { persistent, arena };    // across steps (states, inputs, accumulators, arguments, constants) | within a step
+
+struct Place {
+  Block block = Block::arena;
+  std::int64_t offset = -1;    // bytes; -1: the value has no storage (nothing defines it)
+};
+
+struct NodeMemory {
+  std::int64_t scratch_bytes = 0;     // given: what the node's kernel row allocates inside
+  std::int64_t scratch_offset = 0;    // result, in the arena
+};
+
+struct MemoryPlan {
+  std::vector<Place> places;                                           // by Value::id
+  std::array<std::vector<NodeMemory>, kSegments.size()> nodes;         // as graph.segments
+  std::int64_t persistent_bytes = 0, arena_bytes = 0;
+  // What the persistent block holds, in bytes, by kind of value.
+  struct {
+    std::int64_t parameters = 0, gradients = 0, optimizer = 0, other = 0;
+  } held;
+};
+
+// scratch: bytes per node, as graph.segments. Arguments lie first in the persistent block and metrics after them, each without gaps, in order of declaration:
+// one copy each way a step. `set` and in-place ops share storage where no reader of the old content remains.
+MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
+
+// L5: no two values that are live at the same time overlap, but for those that may share. Throws InternalError naming both.
+void verify_memory(const Graph& graph, const MemoryPlan& plan);
+
+// The layout of argument and metric slots.
+inline constexpr std::int64_t kSlotBytes = 8;
+
+}    // namespace sheaf
