@@ -132,7 +132,7 @@ TEST(HfWriter, an_existing_model_is_replaced_only_at_the_end) {
   write_small(folder / "m", 1);
   folder.file("m/left_over.txt", "");
   {
-    HfWriter writer(folder / "m", {}, {{"w", DType::fp32, {3}}});
+    HfWriter writer(folder / "m", Json::object(), {{"w", DType::fp32, {3}}});
     EXPECT_EQ(names_in(folder.path()).size(), 2u);    // m and m.tmp-PID
   }
   EXPECT_EQ(names_in(folder.path()), std::set<std::string>{"m"});    // not finished: nothing stays, the old one is whole
@@ -185,7 +185,7 @@ TEST(HfWriterErrors, a_full_disk_names_the_file_and_removes_the_temporaries) {
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
   const std::vector<float> data(1 << 16);
   const std::string message = test::user_error_of([&] {
-    HfWriter writer(folder / "m", {}, {{"w", DType::bf16, {1 << 16}}});
+    HfWriter writer(folder / "m", Json::object(), {{"w", DType::bf16, {1 << 16}}});
     writer.write("w", DType::fp32, data.data());
   });
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
