@@ -53,7 +53,7 @@ struct HfWriterOptions {
 // Tensors come one at a time, in any order; one conversion buffer is all the memory that is used.
 class HfWriter {
  public:
-  HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, HfWriterOptions options = {});
+  HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, const HfWriterOptions& options = {});
   ~HfWriter();
 
   // All elements of a tensor, of dtype `from` in memory, converted to the dtype of the file.

@@ -100,7 +100,7 @@ struct HfWriter::State {
   }
 };
 
-HfWriter::HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, HfWriterOptions options)
+HfWriter::HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, const HfWriterOptions& options)
     : state_(std::make_unique<State>(folder, std::move(tensors))) {
   SHEAF_CHECK(config.is_object(), "config.json would be {}", json_type(config));
   state_->folder.write("config.json", config.dump(2) + "\n");

@@ -31,8 +31,8 @@ std::vector<TensorToWrite> like(const SafetensorsFolder& from, std::optional<DTy
   return out;
 }
 // Through fp32, as training does.
-void copy_model(const HfFolder& from, const std::string& to, DType dtype, HfWriterOptions options) {
-  HfWriter writer(to, from.config(), like(from.weights(), dtype), std::move(options));
+void copy_model(const HfFolder& from, const std::string& to, DType dtype, const HfWriterOptions& options) {
+  HfWriter writer(to, from.config(), like(from.weights(), dtype), options);
   for (const StoredTensor& tensor : from.weights().tensors()) {
     std::vector<float> wide(static_cast<std::size_t>(tensor.count()));
     convert(tensor.dtype, tensor.bytes.data(), DType::fp32, wide.data(), tensor.count());
