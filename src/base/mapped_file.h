@@ -1,0 +1,26 @@
+#pragma once
+// A whole file as read-only memory. Pages come from the page cache when touched, so a file larger than memory is fine.
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace sheaf {
+
+class MappedFile {
+ public:
+  MappedFile() = default;
+  explicit MappedFile(const std::string& path);    // throws UserError with the reason of the operating system
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;    // nullptr: an empty file, which cannot be mapped
+  std::size_t size_ = 0;
+};
+
+}    // namespace sheaf

@@ -1,0 +1,49 @@
+#pragma once
+// A folder that appears whole or not at all: files are written into FOLDER.tmp-PID, flushed to the disk, then renamed.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sheaf {
+
+// A file under construction. Every failure (disk full, no permission) is a UserError with the path and the system's reason.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path);
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&& other) noexcept;
+  ~OutputFile();
+
+  void write_at(std::int64_t offset, std::span<const std::byte> bytes);
+  void write_at(std::int64_t offset, std::string_view text) { write_at(offset, std::as_bytes(std::span(text))); }
+  void sync_and_close();
+
+ private:
+  std::string path_;
+  int file_ = -1;
+};
+
+class AtomicFolder {
+ public:
+  // Creates parents and the temporary folder. An existing FOLDER is replaced at commit, if it is empty or holds the file `marker`
+  // and no folder: whatever else it is, it is not ours to delete, and a UserError says so.
+  AtomicFolder(const std::string& folder, const std::string& marker);
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+  ~AtomicFolder();    // not committed: removes the temporary folder
+
+  const std::string& folder() const { return folder_; }
+  OutputFile create(const std::string& name) const;
+  void write(const std::string& name, std::string_view text) const;     // flushed
+  void copy(const std::string& from, const std::string& name) const;    // flushed
+  void commit();
+
+ private:
+  std::string folder_, temporary_;
+  bool replaces_ = false, committed_ = false;
+};
+
+}    // namespace sheaf

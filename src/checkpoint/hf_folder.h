@@ -1,0 +1,68 @@
+#pragma once
+// A HuggingFace model folder, read and written: config.json, safetensors with HF names, tokenizer files.
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/json.h"
+#include "checkpoint/safetensors.h"
+
+namespace sheaf {
+
+class HfFolder {
+ public:
+  explicit HfFolder(const std::string& folder);    // UserError: no such folder, no config.json, no or bad weights
+
+  const std::string& path() const { return weights_.folder(); }
+  const Json& config() const { return config_; }
+  const SafetensorsFolder& weights() const { return weights_; }
+  DType main_dtype() const { return main_dtype_; }    // the float dtype of most elements; fp32 where there is no float
+
+ private:
+  Json config_;
+  SafetensorsFolder weights_;
+  DType main_dtype_;
+};
+
+struct ExpectedTensor {
+  std::string name;
+  std::vector<std::int64_t> shape;
+};
+
+// One UserError of at most 8 lines that names missing, misshapen and extra tensors. Extra ones for which `ignored` is true are fine.
+void check_tensors(const SafetensorsFolder& folder, std::span<const ExpectedTensor> expected,
+                   const std::function<bool(std::string_view)>& ignored = {});
+
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::fp32;    // in the file
+  std::vector<std::int64_t> shape;
+};
+
+struct HfWriterOptions {
+  std::int64_t max_shard_bytes = 5'000'000'000;
+  std::string side_files_from;    // a HF folder whose tokenizer, chat template and generation_config are copied; "": none
+};
+
+// Writes a HF folder that transformers loads. Nothing is seen under the name before finish(); without finish(), nothing stays behind.
+// Tensors come one at a time, in any order; one conversion buffer is all the memory that is used.
+class HfWriter {
+ public:
+  HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, const HfWriterOptions& options = {});
+  ~HfWriter();
+
+  // All elements of a tensor, of dtype `from` in memory, converted to the dtype of the file.
+  void write(std::string_view name, DType from, const void* data);
+  void finish();    // every tensor was written; flushes, renames
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}    // namespace sheaf

@@ -1,0 +1,124 @@
+#include "data/rows.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace sheaf {
+
+std::optional<Packing> packing_from_name(std::string_view name) {
+  if (name == "concat") return Packing::concat;
+  if (name == "documents") return Packing::documents;
+  return std::nullopt;
+}
+
+Rows::Rows(const TokenSource& source, std::int64_t seq_len, Packing packing) : source_(source), seq_len_(seq_len), packing_(packing) {
+  SHEAF_CHECK(seq_len > 0, "rows of {} tokens", seq_len);
+  packing == Packing::concat ? count_rows() : pack_documents();
+  if (count_ == 0 && packing == Packing::concat)
+    user_error("{}: corpus shorter than one row: {} tokens, a row of {} needs {}; lower data.seq_len or give more text", source.path(),
+               source.size(), seq_len, seq_len + 1);
+  if (count_ == 0)
+    user_error("{}: corpus shorter than one row: {} documents, none of 2 tokens, and one predicts nothing", source.path(),
+               source.document_count());
+}
+
+void Rows::count_rows() {
+  count_ = std::max<std::int64_t>(source_.size() - 1, 0) / seq_len_;
+  predictions_ = count_ * seq_len_;
+}
+
+void Rows::pack_documents() {
+  std::int64_t room = 0;    // positions left in the last row
+  Place place{.document = 0, .offset = 0};
+  if (place.document < source_.document_count() && piece_length(place) == 0) step(place);
+  for (; place.document < source_.document_count(); step(place)) {
+    const std::int64_t length = piece_length(place);
+    if (length > room) {
+      begins_.push_back(place);
+      room = seq_len_;
+    }
+    room -= length;
+    predictions_ += length;
+  }
+  count_ = std::ssize(begins_);
+}
+
+std::int64_t Rows::piece_length(const Place& place) const {
+  const std::int64_t tokens = source_.document_begin(place.document + 1) - source_.document_begin(place.document);
+  return std::clamp<std::int64_t>(tokens - 1 - place.offset, 0, seq_len_);
+}
+
+void Rows::step(Place& place) const {
+  place.offset += seq_len_;
+  while (place.document < source_.document_count() && piece_length(place) == 0) place = {.document = place.document + 1, .offset = 0};
+}
+
+void Rows::fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, std::int32_t document, const RowPointers& out) const {
+  const auto n = static_cast<std::size_t>(length);
+  if (out.ids) source_.read(token, {out.ids + at, n});
+  if (out.labels && out.ids) {
+    std::copy_n(out.ids + at + 1, n - 1, out.labels + at);
+    source_.read(token + length, {out.labels + at + length - 1, 1});
+  } else if (out.labels) {
+    source_.read(token + 1, {out.labels + at, n});
+  }
+  if (out.positions) std::iota(out.positions + at, out.positions + at + length, 0);
+  if (out.documents) std::fill_n(out.documents + at, n, document);
+}
+
+void Rows::fill(std::int64_t row, const RowPointers& out) const {
+  SHEAF_CHECK(row >= 0 && row < count_, "row {} of {}", row, count_);
+  if (packing_ == Packing::concat) return fill_piece(row * seq_len_, 0, seq_len_, 0, out);
+
+  std::int64_t at = 0;
+  std::int32_t document = 0;
+  for (Place place = begins_[static_cast<std::size_t>(row)]; place.document < source_.document_count(); step(place), ++document) {
+    const std::int64_t length = piece_length(place);
+    if (length > seq_len_ - at) break;
+    fill_piece(source_.document_begin(place.document) + place.offset, at, length, document, out);
+    at += length;
+  }
+  const auto rest = static_cast<std::size_t>(seq_len_ - at);
+  if (out.ids) std::fill_n(out.ids + at, rest, 0);
+  if (out.labels) std::fill_n(out.labels + at, rest, kIgnoredLabel);
+  if (out.positions) std::iota(out.positions + at, out.positions + seq_len_, 0);
+  if (out.documents) std::fill_n(out.documents + at, rest, document);
+}
+
+Batches::Batches(const Rows& rows, std::int64_t batch_size, bool shuffle, std::uint64_t seed)
+    : rows_(rows), batch_size_(batch_size), steps_per_epoch_(0), shuffle_(shuffle), seed_(seed) {
+  SHEAF_CHECK(batch_size > 0, "batch of {} rows", batch_size);
+  if (rows.count() < batch_size)
+    user_error(
+        "{}: corpus shorter than one batch: {} rows of {} tokens, train_batch_size {} needs {} rows; "
+        "lower train_batch_size or data.seq_len, or give more text",
+        rows.source().path(), rows.count(), rows.seq_len(), batch_size, batch_size);
+  steps_per_epoch_ = rows.count() / batch_size;
+}
+
+// Floor splitting, as for pieces of tensors.
+std::pair<std::int64_t, std::int64_t> Batches::cut(std::int64_t begin, std::int64_t end, std::int64_t part, std::int64_t parts) {
+  SHEAF_CHECK(part >= 0 && part < parts && begin <= end, "part {} of {} of [{}, {})", part, parts, begin, end);
+  return {begin + part * (end - begin) / parts, begin + (part + 1) * (end - begin) / parts};
+}
+
+Permutation Batches::permutation(std::int64_t epoch) const {
+  return shuffle_ ? Permutation(rows_.count(), seed_, static_cast<std::uint64_t>(epoch)) : Permutation::identity(rows_.count());
+}
+
+std::int64_t Batches::row_of(std::int64_t step, std::int64_t place) const {
+  SHEAF_CHECK(step >= 0 && place >= 0 && place < batch_size_, "place {} of step {}", place, step);
+  return permutation(epoch_of(step))(step % steps_per_epoch_ * batch_size_ + place);
+}
+
+void Batches::fill(std::int64_t step, std::int64_t begin, std::int64_t end, const RowPointers& out) const {
+  for (std::int64_t place = begin; place < end; ++place) {
+    const std::int64_t shift = (place - begin) * rows_.seq_len();
+    const auto at = [&](std::int32_t* array) { return array ? array + shift : nullptr; };
+    rows_.fill(row_of(step, place), {at(out.ids), at(out.labels), at(out.positions), at(out.documents)});
+  }
+}
+
+}    // namespace sheaf
