@@ -1,0 +1,284 @@
+#include "runtime/executor.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+
+#include <cstring>
+#include <map>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "runtime/aten.h"
+#include "runtime/scratch.h"
+
+namespace sheaf {
+namespace {
+
+struct Call {
+  const Node* node;
+  const KernelRow* row;    // nullptr: the op's own kernel
+  std::vector<at::Tensor> in, out;
+  void* scratch = nullptr;
+  std::int64_t scratch_bytes = 0;
+
+  std::string_view kernel() const { return row ? row->name : "aten"; }
+  void launch() {
+    const Args args{in, out, node->attrs};
+    row ? row->launch(args) : node->op->kernel(args);
+  }
+};
+
+at::Device at_device(const ExecutorOptions& o) {
+  return o.device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(o.device_index));
+}
+
+// Two calls with equal signatures take equal scratch.
+std::string signature(const Graph& graph, const Node& node) {
+  std::string text = std::string(node.op->name) + print(node.attrs);
+  for (const Value v : node.in) text += v ? " " + print(graph.type(v), Mesh{}) : " _";
+  return text;
+}
+
+}    // namespace
+
+struct Executor::Impl {
+  Graph graph;
+  ExecutorOptions options;
+  MemoryPlan memory;
+  std::array<std::vector<Call>, kSegments.size()> calls;
+  at::Tensor persistent, arena;    // bytes
+  std::vector<at::Tensor> views;   // by Value::id
+  std::int64_t num_micro_batches = 1;
+  std::vector<double> slots;       // host side of arguments and metrics: kSlotBytes each
+  std::map<std::string, std::size_t, std::less<>> argument_slot, metric_slot;
+  std::vector<DType> slot_dtype;
+  bool timing = false;
+  std::vector<CallTime> times;
+
+  void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
+  std::int64_t measure(const Node& node, const KernelRow* row);
+  void allocate();
+  void bind();
+  void run(Segment segment);
+  at::Tensor slot_block(std::size_t first, std::size_t count) const {
+    return persistent.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
+  }
+};
+
+void check_device(DeviceKind device) {
+  if (device == DeviceKind::cpu) return;
+#ifndef SHEAF_CUDA
+  user_error("device 'cuda': this is the CPU build of sheaf; `make cuda` builds the other one");
+#else
+  if (!at::globalContext().hasCUDA()) user_error("device 'cuda': no usable NVIDIA GPU is present (see nvidia-smi); `--device cpu` runs without one");
+#endif
+}
+
+DeviceKind default_device() {
+#ifdef SHEAF_CUDA
+  if (at::globalContext().hasCUDA()) return DeviceKind::cuda;
+#endif
+  return DeviceKind::cpu;
+}
+
+std::int64_t Executor::Impl::measure(const Node& node, const KernelRow* row) {
+  Call call{&node, row, {}, {}};
+  const auto like = [&](Value v) {
+    return at::zeros(graph.type(v).shape, at::TensorOptions().dtype(scalar_type(graph.type(v).dtype)).device(at_device(options)));
+  };
+  for (const Value v : node.in) call.in.push_back(v ? like(v) : at::Tensor());
+  for (const Value v : node.out) call.out.push_back(like(v));
+  const ScratchScope scope(options.device, nullptr, 0);
+  call.launch();
+  return scope.peak();
+}
+
+void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
+  std::map<std::string, std::int64_t> measured;
+  for (const Segment s : kSegments)
+    for (const Node& node : graph.nodes(s)) {
+      const KernelRow* row = select_kernel(*node.op, options.device, options.deterministic, node.attrs, graph.types(node.in));
+      SHEAF_CHECK(row || node.op->kernel || node.op->name == "pack", "{} has no kernel", node.op->name);
+      std::int64_t bytes = 0;
+      if (node.op->name != "pack") {
+        const auto [entry, fresh] = measured.emplace(signature(graph, node), 0);
+        if (fresh) entry->second = measure(node, row);
+        bytes = entry->second;
+      }
+      calls[static_cast<std::size_t>(s)].push_back({&node, row, {}, {}});
+      scratch[static_cast<std::size_t>(s)].push_back(bytes);
+    }
+}
+
+void Executor::Impl::allocate() {
+  const auto bytes = at::TensorOptions().dtype(at::kByte).device(at_device(options));
+  persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
+  arena = at::empty({std::max<std::int64_t>(1, memory.arena_bytes)}, bytes);
+}
+
+void Executor::Impl::bind() {
+  views.resize(graph.values.size());
+  for (std::size_t i = 0; i < graph.values.size(); ++i) {
+    const Place& place = memory.places[i];
+    if (place.offset < 0) continue;
+    const Type& type = graph.values[i].type;
+    char* base = static_cast<char*>((place.block == Block::persistent ? persistent : arena).data_ptr());
+    views[i] = at::from_blob(base + place.offset, type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+  }
+  const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
+  for (const Segment s : kSegments) {
+    auto& list = calls[static_cast<std::size_t>(s)];
+    for (std::size_t n = 0; n < list.size(); ++n) {
+      for (const Value v : list[n].node->in) list[n].in.push_back(view(v));
+      for (const Value v : list[n].node->out) list[n].out.push_back(view(v));
+      const NodeMemory& scratch = memory.nodes[static_cast<std::size_t>(s)][n];
+      list[n].scratch = static_cast<char*>(arena.data_ptr()) + scratch.scratch_offset;
+      list[n].scratch_bytes = scratch.scratch_bytes;
+    }
+  }
+  const auto slot = [&](const std::string& name, auto& table, Value v) {
+    table[name] = slots.size();
+    slots.push_back(0);
+    slot_dtype.push_back(graph.type(v).dtype);
+  };
+  for (const Value v : graph.all(ValueKind::argument)) slot(graph[v].name.substr(5), argument_slot, v);
+  for (const Value v : graph.all(ValueKind::state))
+    if (graph[v].attrs.has("metric")) slot(graph[v].name.substr(7), metric_slot, v);
+  for (const auto& info : graph.values)
+    if (info.kind == ValueKind::constant) {
+      at::Tensor host = at::empty(info.type.shape, at::kDouble);
+      std::copy(info.data.begin(), info.data.end(), host.data_ptr<double>());
+      views[static_cast<std::size_t>(graph.find(info.name).id)].copy_(host);
+    }
+}
+
+void Executor::Impl::run(Segment segment) {
+  auto& list = calls[static_cast<std::size_t>(segment)];
+  for (std::size_t n = 0; n < list.size(); ++n) {
+    Call& call = list[n];
+    if (!call.row && !call.node->op->kernel) continue;    // storage only
+    const auto begin = std::chrono::steady_clock::now();
+    {
+      const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
+      call.launch();
+    }
+    if (!timing) continue;
+    if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream
+    times.push_back({segment, n, call.kernel(), std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
+  }
+}
+
+Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::make_unique<Impl>()) {
+  check_device(options.device);
+  install_scratch_allocators();
+  const c10::InferenceMode no_tape;
+  Impl& m = *impl_;
+  m.graph = std::move(graph);
+  m.options = options;
+  for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
+  std::array<std::vector<std::int64_t>, kSegments.size()> scratch;
+  m.select_and_measure(scratch);
+  m.memory = plan_memory(m.graph, scratch);
+  verify_memory(m.graph, m.memory);
+  m.allocate();
+  m.bind();
+}
+Executor::~Executor() = default;
+
+const Graph& Executor::graph() const { return impl_->graph; }
+const MemoryPlan& Executor::memory() const { return impl_->memory; }
+std::int64_t Executor::num_micro_batches() const { return impl_->num_micro_batches; }
+
+void Executor::write(Value v, const void* from, std::int64_t bytes) {
+  const c10::InferenceMode no_tape;
+  at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
+  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were given", name_of(impl_->graph, v), impl_->graph.type(v).bytes(), bytes);
+  view.copy_(at::from_blob(const_cast<void*>(from), view.sizes(), view.options().device(at::kCPU)));
+}
+
+void Executor::read(Value v, void* to, std::int64_t bytes) const {
+  const c10::InferenceMode no_tape;
+  const at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
+  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v), impl_->graph.type(v).bytes(), bytes);
+  at::from_blob(to, view.sizes(), view.options().device(at::kCPU)).copy_(view);
+}
+
+// Slots hold fp32 or i32 in their first four bytes.
+static void encode(double value, DType dtype, void* slot) {
+  const auto f = static_cast<float>(value);
+  const auto i = static_cast<std::int32_t>(value);
+  std::memcpy(slot, dtype == DType::i32 ? static_cast<const void*>(&i) : &f, 4);
+}
+
+void Executor::set_argument(std::string_view name, double value) {
+  const auto found = impl_->argument_slot.find(name);
+  if (found != impl_->argument_slot.end()) encode(value, impl_->slot_dtype[found->second], &impl_->slots[found->second]);
+}
+
+void Executor::run_step() {
+  const c10::InferenceMode no_tape;
+  Impl& m = *impl_;
+  m.times.clear();
+  const auto host = [&](std::size_t first, std::size_t count) {
+    return at::from_blob(&m.slots[first], {static_cast<std::int64_t>(count) * kSlotBytes}, at::kByte);
+  };
+  const auto micro = m.argument_slot.find("micro_batch");
+  const auto set_micro_batch = [&](std::int64_t index) {
+    if (micro == m.argument_slot.end()) return;
+    encode(static_cast<double>(index), DType::i32, &m.slots[micro->second]);
+    m.slot_block(micro->second, 1).copy_(host(micro->second, 1));
+  };
+  const std::size_t arguments = m.argument_slot.size(), metrics = m.metric_slot.size();
+  if (micro != m.argument_slot.end()) encode(0, DType::i32, &m.slots[micro->second]);
+  if (arguments) m.slot_block(0, arguments).copy_(host(0, arguments));
+  m.run(Segment::prologue);
+  m.run(Segment::first);
+  for (std::int64_t i = 1; i < m.num_micro_batches; ++i) {
+    set_micro_batch(i);
+    m.run(Segment::rest);
+  }
+  m.run(Segment::epilogue);
+  if (metrics) host(arguments, metrics).copy_(m.slot_block(arguments, metrics));
+}
+
+double Executor::metric(std::string_view name) const {
+  const auto found = impl_->metric_slot.find(name);
+  SHEAF_CHECK(found != impl_->metric_slot.end(), "no metric '{}'", name);
+  const void* slot = &impl_->slots[found->second];
+  const DType dtype = impl_->slot_dtype[found->second];
+  if (dtype == DType::i64) {
+    std::int64_t i;
+    std::memcpy(&i, slot, 8);
+    return static_cast<double>(i);
+  }
+  SHEAF_CHECK(dtype == DType::fp32, "metric '{}' is {}", name, sheaf::name(dtype));
+  float f;
+  std::memcpy(&f, slot, 4);
+  return f;
+}
+
+std::int64_t Executor::planned_bytes() const { return impl_->memory.persistent_bytes + impl_->memory.arena_bytes; }
+std::int64_t Executor::peak_bytes() const { return impl_->persistent.numel() + impl_->arena.numel(); }
+
+std::string Executor::describe() const {
+  std::vector<std::vector<std::string>> rows = {{"segment", "op", "kernel", "out", "scratch"}};
+  for (const Segment s : kSegments)
+    for (const Call& call : impl_->calls[static_cast<std::size_t>(s)]) {
+      std::vector<std::string> out;
+      for (const Value v : call.node->out) {
+        const Place& p = impl_->memory.places[static_cast<std::size_t>(v.id)];
+        out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}), p.block == Block::persistent ? "state+" : "arena+", p.offset));
+      }
+      rows.push_back({std::string(name(s)), std::string(call.node->op->name), std::string(call.kernel()), join(out, ", "),
+                      human_bytes(static_cast<double>(call.scratch_bytes))});
+    }
+  return table(rows);
+}
+
+void Executor::time_calls(bool on) { impl_->timing = on; }
+const std::vector<Executor::CallTime>& Executor::call_times() const { return impl_->times; }
+
+}    // namespace sheaf

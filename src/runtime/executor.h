@@ -1,0 +1,68 @@
+#pragma once
+// Runs the plan of a training step on one device: a flat list of kernel calls on views whose addresses never change.
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "passes/plan_memory.h"
+#include "runtime/kernels/kernel_table.h"
+
+namespace sheaf {
+
+struct ExecutorOptions {
+  DeviceKind device = DeviceKind::cpu;
+  int device_index = 0;
+  bool deterministic = true;
+};
+
+// Throws UserError if the device is absent: what was found and how to get it.
+void check_device(DeviceKind device);
+// "cuda" where there is a GPU and the build knows it, else "cpu".
+DeviceKind default_device();
+
+class Executor {
+ public:
+  // Chooses kernels, measures their scratch by running each kind of call once on zeros, plans memory, allocates the two blocks.
+  // The persistent block starts as zeros.
+  Executor(Graph graph, const ExecutorOptions& options);
+  ~Executor();
+
+  const Graph& graph() const;
+  const MemoryPlan& memory() const;
+  std::int64_t num_micro_batches() const;
+
+  // Host copies of a persistent value (input, state, carried), in its dtype, row-major. bytes must be the value's.
+  void write(Value v, const void* from, std::int64_t bytes);
+  void read(Value v, void* to, std::int64_t bytes) const;
+  // A step argument for the next step.
+  void set_argument(std::string_view name, double value);
+
+  // One step: prologue, first, rest x (M - 1), epilogue. Returns when the metrics are on the host.
+  void run_step();
+  double metric(std::string_view name) const;    // @metric.NAME of the last step
+
+  // Bytes on the device: planned blocks, and what was really taken from the system for them.
+  std::int64_t planned_bytes() const;
+  std::int64_t peak_bytes() const;
+
+  // What the plan runs, as text: one line per call with kernel, place and scratch.
+  std::string describe() const;
+
+  // Seconds of each call of the last step, if timing is on (it synchronises the device after each call).
+  struct CallTime {
+    Segment segment;
+    std::size_t node;
+    std::string_view kernel;
+    double seconds;
+  };
+  void time_calls(bool on);
+  const std::vector<CallTime>& call_times() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}    // namespace sheaf

@@ -1,0 +1,112 @@
+#include "runtime/scratch.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace sheaf {
+namespace {
+
+constexpr std::int64_t kAlign = 64;
+thread_local ScratchScope* t_current[2] = {nullptr, nullptr};
+thread_local std::uint64_t t_serial = 0;
+thread_local std::int64_t t_stray = 0;
+
+void free_served(void* pointer) {
+  // Served memory is freed by the row that asked for it, on its thread; a tensor that outlives its row would be a bug of the row.
+  if (ScratchScope* scope = t_current[0]) scope->take_back(pointer);
+}
+
+struct Measured {
+  c10::DataPtr inner;
+  std::int64_t offset;
+  std::uint64_t serial;
+};
+void free_measured(void* context) {
+  auto* m = static_cast<Measured*>(context);
+  if (ScratchScope* scope = t_current[0]; scope && scope->serial() == m->serial) scope->forget(m->offset);
+  delete m;
+}
+
+class CpuAllocator final : public c10::Allocator {
+ public:
+  explicit CpuAllocator(c10::Allocator* inner) : inner_(inner) {}
+  c10::DataPtr allocate(std::size_t bytes) override {
+    ScratchScope* scope = t_current[0];
+    if (!scope) {
+      ++t_stray;
+      return inner_->allocate(bytes);
+    }
+    if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return {pointer, pointer, free_served, c10::Device(c10::kCPU)};
+    auto* m = new Measured{inner_->allocate(bytes), scope->note(static_cast<std::int64_t>(bytes)), scope->serial()};
+    return {m->inner.get(), m, free_measured, c10::Device(c10::kCPU)};
+  }
+  // raw_allocate needs the context to be the pointer, which a measured allocation does not have.
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+ private:
+  c10::Allocator* inner_;
+};
+
+}    // namespace
+
+std::int64_t SlotHeap::allocate(std::int64_t bytes) {
+  bytes = std::max<std::int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  std::int64_t offset = 0;
+  for (const auto& [begin, end] : used_) {
+    if (offset + bytes <= begin) break;
+    offset = end;
+  }
+  used_[offset] = offset + bytes;
+  peak_ = std::max(peak_, offset + bytes);
+  return offset;
+}
+
+void SlotHeap::free(std::int64_t offset) { used_.erase(offset); }
+
+ScratchScope::ScratchScope(DeviceKind device, void* base, std::int64_t bytes)
+    : device_(device), base_(static_cast<char*>(base)), bytes_(bytes), outer_(t_current[static_cast<int>(device)]), serial_(++t_serial) {
+  t_current[static_cast<int>(device)] = this;
+}
+ScratchScope::~ScratchScope() { t_current[static_cast<int>(device_)] = outer_; }
+
+ScratchScope* ScratchScope::current(DeviceKind device) { return t_current[static_cast<int>(device)]; }
+
+void* ScratchScope::serve(std::int64_t bytes) {
+  if (!base_) return nullptr;
+  const std::int64_t offset = heap_.allocate(bytes);
+  SHEAF_CHECK(heap_.peak() <= bytes_, "a kernel needs {} of scratch, its slot has {}: more than it took when it was measured", human_bytes(static_cast<double>(heap_.peak())),
+              human_bytes(static_cast<double>(bytes_)));
+  return base_ + offset;
+}
+
+bool ScratchScope::take_back(void* pointer) {
+  char* const p = static_cast<char*>(pointer);
+  if (!base_ || p < base_ || p >= base_ + bytes_) return false;
+  heap_.free(p - base_);
+  return true;
+}
+
+void install_cuda_scratch_allocator();    // runtime/cuda; does nothing without CUDA
+
+void install_scratch_allocators() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    c10::SetCPUAllocator(new CpuAllocator(c10::GetCPUAllocator()), 1);    // for the life of the process: tensors hold pointers to it
+    install_cuda_scratch_allocator();
+  });
+}
+
+std::int64_t num_stray_allocations() { return t_stray; }
+
+#ifndef SHEAF_CUDA
+void install_cuda_scratch_allocator() {}
+#endif
+
+}    // namespace sheaf

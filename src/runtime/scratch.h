@@ -1,0 +1,55 @@
+#pragma once
+// What a kernel row allocates inside comes from its own slot of the arena. Many ATen kernels allocate temporaries; all go through c10's
+// allocator, which this file replaces by one that knows the calling thread's slot.
+#include <cstdint>
+#include <map>
+
+#include "runtime/kernels/kernel_table.h"
+
+namespace sheaf {
+
+// First fit over a range of addresses: the same sequence of calls gives the same offsets, so the peak measured once is the peak for ever.
+class SlotHeap {
+ public:
+  std::int64_t allocate(std::int64_t bytes);    // offset
+  void free(std::int64_t offset);
+  std::int64_t peak() const { return peak_; }
+
+ private:
+  std::map<std::int64_t, std::int64_t> used_;    // offset -> end
+  std::int64_t peak_ = 0;
+};
+
+// While it lives, the thread's allocations on `device` are served from [base, base + bytes). With base nullptr they are only measured.
+// Going past the slot throws InternalError.
+class ScratchScope {
+ public:
+  ScratchScope(DeviceKind device, void* base, std::int64_t bytes);
+  ~ScratchScope();
+  ScratchScope(const ScratchScope&) = delete;
+  ScratchScope& operator=(const ScratchScope&) = delete;
+  std::int64_t peak() const { return heap_.peak(); }
+
+  // For the allocators.
+  static ScratchScope* current(DeviceKind device);
+  void* serve(std::int64_t bytes);        // nullptr: only measured
+  bool take_back(void* pointer);          // false: not ours
+  std::int64_t note(std::int64_t bytes) { return heap_.allocate(bytes); }
+  void forget(std::int64_t offset) { heap_.free(offset); }
+  std::uint64_t serial() const { return serial_; }
+
+ private:
+  DeviceKind device_;
+  char* base_;
+  std::int64_t bytes_;
+  SlotHeap heap_;
+  ScratchScope* outer_;
+  std::uint64_t serial_;
+};
+
+// Installs the allocators; called once, before tensors are made.
+void install_scratch_allocators();
+// Allocations through c10 on this thread that no slot served, ever: constant across steps after warm-up.
+std::int64_t num_stray_allocations();
+
+}    // namespace sheaf
