@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "data/permutation.h"
+#include "data/packing.h"
 #include "data/tokens.h"
 
 namespace sheaf {
 
 inline constexpr std::int32_t kIgnoredLabel = -100;    // no prediction here; the number of PyTorch and HuggingFace
 
-enum class Packing : std::uint8_t { concat, documents };
 std::optional<Packing> packing_from_name(std::string_view name);
 
 // Where one row goes: arrays of seq_len. labels[i] is the token after ids[i]. documents counts from 0 in every row; attention stays

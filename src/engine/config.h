@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "data/packing.h"
 #include "engine/schedule.h"
 
 namespace sheaf {
@@ -18,7 +19,6 @@ struct ModelSource {
   bool operator==(const ModelSource&) const = default;
 };
 
-enum class Packing { concat, documents };
 struct DataConfig {
   std::string train;
   std::int64_t seq_len = 0;

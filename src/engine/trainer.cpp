@@ -1,0 +1,168 @@
+#include "engine/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "data/rows.h"
+#include "engine/run_log.h"
+#include "engine/weights.h"
+#include "models/model.h"
+#include "passes/pass.h"
+#include "runtime/executor.h"
+#include "runtime/peak_rate.h"
+
+namespace sheaf {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Made before anything is computed: a run must not end in "cannot be written".
+void make_output_folder(const std::string& folder) {
+  std::error_code error;
+  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
+    if (fs::exists(folder + "/" + mark, error))
+      user_error("{}: already holds a run (it has {}); name another with run.output=FOLDER, or remove it", folder, mark);
+  fs::create_directories(folder, error);
+  if (error) user_error("{}: cannot be made: {}", folder, error.message());
+  write_file_atomically(folder + "/.writable", "");
+  fs::remove(folder + "/.writable", error);
+}
+
+struct Model {
+  Json config;
+  std::optional<HfFolder> folder;
+  DType dtype = DType::fp32;    // of the weights in the input; the output has the same
+};
+
+Model open_model(const ModelSource& source) {
+  Model model;
+  if (source.from_scratch()) {
+    model.config = source.config.is_string() ? read_json(source.config.get<std::string>()) : source.config;
+    for (const char* key : {"dtype", "torch_dtype"})
+      if (model.config.contains(key) && model.config[key].is_string())
+        if (const auto dtype = dtype_from_hf(model.config[key].get<std::string>()); dtype && is_float(*dtype)) model.dtype = *dtype;
+  } else {
+    model.folder.emplace(source.folder);
+    model.config = model.folder->config();
+    model.dtype = model.folder->main_dtype();
+  }
+  return model;
+}
+
+Graph build_step(const RunConfig& config, const ModelConfig& model, const TrainFlags& flags) {
+  const ModelShape shape{.batch = config.batch.micro, .seq = config.data.seq_len, .documents = config.data.packing == Packing::documents};
+  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
+  Options options;
+  options.decoupled_decay = config.optimizer.decoupled();
+  options.eps = config.optimizer.eps;
+  options.weight_decay = config.optimizer.weight_decay;
+  options.clip = config.gradient_clipping;
+  options.num_micro_batches = config.batch.accumulation;
+  RunPasses run;
+  if (!flags.dump_ir.empty()) {
+    fs::create_directories(flags.dump_ir);
+    run.dump = [&, i = 0](std::string_view pass, const Graph& g) mutable {
+      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(g));
+    };
+  }
+  return run(std::move(graph), training_passes(), options);
+}
+
+// Host buffers of one step's rows, as the graph's inputs want them: [M, b, S].
+class StepRows {
+ public:
+  StepRows(const Batches& batches, std::int64_t seq_len, Executor& executor) : batches_(batches), executor_(executor) {
+    const std::size_t n = static_cast<std::size_t>(batches.batch_size() * seq_len);
+    for (auto* buffer : {&ids_, &labels_, &positions_, &documents_}) buffer->resize(n);
+  }
+  void load(std::int64_t step) {
+    batches_.fill(step, 0, batches_.batch_size(), {ids_.data(), labels_.data(), positions_.data(), documents_.data()});
+    give("ids", ids_), give("labels", labels_), give("positions", positions_), give("documents", documents_);
+  }
+
+ private:
+  void give(const char* name, const std::vector<std::int32_t>& data) {
+    if (const Value v = executor_.graph().find(name)) executor_.write(v, data.data(), static_cast<std::int64_t>(data.size() * sizeof(std::int32_t)));
+  }
+  const Batches& batches_;
+  Executor& executor_;
+  std::vector<std::int32_t> ids_, labels_, positions_, documents_;
+};
+
+void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
+  executor.set_argument("lr", rates.lr);
+  executor.set_argument("beta1", rates.beta1);
+  executor.set_argument("beta2", rates.beta2);
+  const auto t = static_cast<double>(committed + 1);
+  executor.set_argument("bias1", config.optimizer.bias_correction ? 1 - std::pow(rates.beta1, t) : 1.0);
+  executor.set_argument("bias2", config.optimizer.bias_correction ? 1 - std::pow(rates.beta2, t) : 1.0);
+}
+
+}    // namespace
+
+TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) {
+  const RunConfig& config = loaded.config;
+  if (flags.resume) user_error("--resume is not built yet: it arrives with checkpoints; start a run in a fresh run.output");
+  const DeviceKind device = config.run.device.empty() ? default_device() : config.run.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
+  check_device(device);
+  const Model source = open_model(config.model);
+  const ModelConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
+  const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = model.end_of_text(config.data.tokenizer)});
+  const Rows rows(*tokens, config.data.seq_len, config.data.packing);
+  const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
+  make_output_folder(config.run.output);
+  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
+
+  Graph step = build_step(config, model, flags);
+  Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
+  if (source.folder) load_weights(executor, *source.folder, model.tied_head);
+  else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
+  const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
+  const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
+
+  RunLog log(config.run.output, config.run.steps, config.run.log_every);
+  for (const std::string& line : loaded.banner) log.say(line);
+  std::int64_t parameters = 0;
+  for (const Value v : executor.graph().all(ValueKind::state))
+    if (executor.graph()[v].attrs.has("trainable")) parameters += num_elements(executor.graph().type(v).shape);
+  log.say(fmt::format("{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} for a step",
+                      model.family, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(), config.data.seq_len,
+                      config.batch.global, config.batch.accumulation, config.batch.micro, human_bytes(static_cast<double>(executor.planned_bytes())),
+                      human_bytes(static_cast<double>(executor.memory().persistent_bytes)), human_bytes(static_cast<double>(executor.memory().arena_bytes))));
+
+  StepRows step_rows(batches, config.data.seq_len, executor);
+  std::int64_t committed = 0;
+  bool interrupted = false;
+  for (std::int64_t s = 0; s < config.run.steps && !interrupted; ++s) {
+    const auto begin = std::chrono::steady_clock::now();
+    step_rows.load(s);
+    const Rates rate = rates(config.scheduler, config.optimizer, committed);
+    set_rates(executor, config, rate, committed);
+    executor.run_step();
+    StepRecord record;
+    record.step = s + 1;
+    record.loss = executor.metric("loss"), record.grad_norm = executor.metric("grad_norm");
+    record.committed = executor.metric("commit") != 0;
+    record.lr = rate.lr;
+    record.tokens = static_cast<std::int64_t>(executor.metric("tokens"));
+    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    record.peak_bytes = executor.peak_bytes();
+    const auto all_tokens = static_cast<double>(config.batch.global * config.data.seq_len);
+    record.peak_share = peak_flops > 0 ? flops_per_token * all_tokens / record.seconds / peak_flops : 0;
+    committed += record.committed;
+    log.add(record);
+    interrupted = stop.load();
+  }
+  if (interrupted) log.say("interrupted: the step is finished, saving the model");
+  save_weights(executor, config.run.output + "/model", source.config, {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
+  log.say(log.summary());
+  log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));
+  return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
+}
+
+}    // namespace sheaf

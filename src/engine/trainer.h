@@ -1,0 +1,21 @@
+#pragma once
+// The main job: from a run configuration to a trained model folder.
+#include <atomic>
+#include <string>
+
+#include "engine/config.h"
+
+namespace sheaf {
+
+struct TrainFlags {
+  std::string dump_ir;        // a folder: the graph after every pass; "": none
+  bool resume = false;
+};
+
+enum class TrainEnd { finished, interrupted };
+
+// Runs to the end, or until `stop` is set: then the step in hand is finished and the model is saved. Throws UserError before anything is
+// written if the run cannot start.
+TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop);
+
+}    // namespace sheaf

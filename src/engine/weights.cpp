@@ -1,0 +1,75 @@
+#include "engine/weights.h"
+
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "checkpoint/convert.h"
+#include "models/hf_names.h"
+
+namespace sheaf {
+namespace {
+
+Values trainable_states(const Graph& graph) {
+  Values out;
+  for (const Value v : graph.all(ValueKind::state))
+    if (graph[v].attrs.has("trainable")) out.push_back(v);
+  return out;
+}
+
+// Writes a state and what is derived from it.
+void write_master(Executor& executor, Value v, const std::vector<float>& data) {
+  const Graph& graph = executor.graph();
+  executor.write(v, data.data(), graph.type(v).bytes());
+  const Value derived = graph.find(graph[v].name + ".c");
+  if (!derived) return;
+  std::vector<std::byte> low(static_cast<std::size_t>(graph.type(derived).bytes()));
+  convert(DType::fp32, data.data(), graph.type(derived).dtype, low.data(), static_cast<std::int64_t>(data.size()));
+  executor.write(derived, low.data(), graph.type(derived).bytes());
+}
+
+}    // namespace
+
+void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
+  const Graph& graph = executor.graph();
+  std::vector<ExpectedTensor> expected;
+  for (const Value v : trainable_states(graph)) expected.push_back({graph[v].name, hf_shape(graph[v].name, graph.type(v).shape)});
+  check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored_tensor(name, tied_head); });
+  std::vector<float> data;
+  for (const Value v : trainable_states(graph)) {
+    const StoredTensor& stored = folder.weights().at(graph[v].name);
+    if (!is_convertible(stored.dtype, DType::fp32))
+      user_error("{}: tensor '{}' is {}; wanted bf16, fp16 or fp32", folder.path(), stored.name, name(stored.dtype));
+    data.resize(static_cast<std::size_t>(stored.count()));
+    convert(stored.dtype, stored.bytes.data(), DType::fp32, data.data(), stored.count());
+    write_master(executor, v, data);
+  }
+}
+
+void init_weights(Executor& executor, std::uint64_t seed) {
+  const Graph& graph = executor.graph();
+  std::vector<float> data;
+  for (const Value v : trainable_states(graph)) {
+    const ValueInfo& info = graph[v];
+    data.assign(static_cast<std::size_t>(num_elements(info.type.shape)), info.attrs.text("init") == "ones" ? 1.0f : 0.0f);
+    if (info.attrs.text("init") == "normal") fill_normal(seed, info.name, 0, static_cast<float>(info.attrs.number("std")), data);
+    write_master(executor, v, data);
+  }
+}
+
+void save_weights(const Executor& executor, const std::string& folder, Json config, const SaveOptions& options) {
+  const Graph& graph = executor.graph();
+  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = std::string(hf_name(options.dtype));
+  std::vector<TensorToWrite> tensors;
+  for (const Value v : trainable_states(graph)) tensors.push_back({graph[v].name, options.dtype, hf_shape(graph[v].name, graph.type(v).shape)});
+  HfWriter writer(folder, config, tensors, {.side_files_from = options.side_files_from});
+  std::vector<float> data;
+  for (const Value v : trainable_states(graph)) {
+    data.resize(static_cast<std::size_t>(num_elements(graph.type(v).shape)));
+    executor.read(v, data.data(), graph.type(v).bytes());
+    writer.write(graph[v].name, DType::fp32, data.data());
+  }
+  writer.finish();
+}
+
+}    // namespace sheaf
