@@ -1,6 +1,6 @@
 #pragma once
-// How a binary einsum becomes one matrix product: its factors grouped by role, operands viewed (or copied) as matrices. Shared by the op's own
-// kernel and by kernel rows of einsum, which differ in the product only. ATen headers: .cpp files of ops and of kernels only.
+// How a binary einsum becomes one matrix product: its factors grouped by role, operands viewed (or copied) as matrices. Shared by the op's
+// own kernel and by kernel rows of einsum, which differ in the product only. ATen headers: .cpp files of ops and of kernels only.
 #include <ATen/core/Tensor.h>
 
 #include <optional>
@@ -26,8 +26,8 @@ const Contraction& contraction(const Attrs& einsum);
 // out := a b for matrices [m, k], [k, n] or batches of them; `out` may have any strides.
 using MatrixProduct = void (*)(at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 
-// out := x y, by one product whose results are of dtype `product_dtype`, written straight into `out` where that is its dtype and its strides
-// allow; else copied. x and y lack the dims x_only and y_only; c.k is not empty.
+// out := x y, by one product whose results are of dtype `product_dtype`, written straight into `out` where that is its dtype and its
+// strides allow; else copied. x and y lack the dims x_only and y_only; c.k is not empty.
 void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
                        MatrixProduct product);
 

@@ -38,17 +38,16 @@ class ScratchScope {
   static ScratchScope* current(DeviceKind device);
   void* serve(std::int64_t bytes);        // nullptr: only measured
   bool take_back(void* pointer);          // false: not ours
-  std::int64_t note(std::int64_t bytes) { return heap_.allocate(bytes); }
-  void forget(std::int64_t offset) { heap_.free(offset); }
-  std::uint64_t serial() const { return serial_; }
+  void note(void* pointer, std::int64_t bytes) { noted_[pointer] = heap_.allocate(bytes); }    // only measured: the memory is another's
+  void forget(void* pointer);
 
  private:
   DeviceKind device_;
   char* base_;
   std::int64_t bytes_;
   SlotHeap heap_;
+  std::map<void*, std::int64_t> noted_;    // offset of what is only measured
   ScratchScope* outer_;
-  std::uint64_t serial_;
 };
 
 // Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.

@@ -56,18 +56,21 @@ TEST_P(CudnnAttention, equals_the_composition_forward_and_backward) {
     const char* names[] = {"dq", "dk", "dv"};
     for (std::size_t i = 0; i < 3; ++i)
       // A window of 1 leaves one term in each softmax: dq and dk are exactly 0, and what cuDNN yields is rounding of dv's size.
-      if (c.window == 1 && i < 2) EXPECT_LT(in_fp64(grad[i]).norm().item<double>(), 1e-2 * in_fp64(grad[2]).norm().item<double>()) << names[i];
+      if (c.window == 1 && i < 2)
+        EXPECT_LT(in_fp64(grad[i]).norm().item<double>(), 1e-2 * in_fp64(grad[2]).norm().item<double>()) << names[i];
       else EXPECT_LT(relative_error(grad[i], exact_grad[i]), 1.5e-2) << names[i] << (deterministic ? ", deterministic" : "");
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudnnAttention,
-                         ::testing::Values(Shaped{"one_head_each", 2, 128, 128, 2, 1, 64, 0}, Shaped{"grouped_2", 1, 1000, 1000, 2, 2, 128, 0},
-                                           Shaped{"grouped_8", 2, 256, 256, 1, 8, 128, 0}, Shaped{"head_dim_64_uneven", 2, 1000, 1000, 1, 2, 64, 0},
+                         ::testing::Values(Shaped{"one_head_each", 2, 128, 128, 2, 1, 64, 0},
+                                           Shaped{"grouped_2", 1, 1000, 1000, 2, 2, 128, 0}, Shaped{"grouped_8", 2, 256, 256, 1, 8, 128, 0},
+                                           Shaped{"head_dim_64_uneven", 2, 1000, 1000, 1, 2, 64, 0},
                                            Shaped{"head_dim_40", 2, 128, 128, 2, 2, 40, 0}, Shaped{"window_1", 1, 128, 128, 2, 2, 64, 1},
                                            Shaped{"window_2", 1, 128, 128, 2, 2, 64, 2}, Shaped{"window_100", 1, 1000, 1000, 2, 2, 64, 100},
                                            Shaped{"window_longer_than_the_row", 1, 128, 128, 2, 2, 64, 4096},
-                                           Shaped{"not_causal", 2, 200, 200, 2, 2, 64, 0, false}, Shaped{"cross", 2, 128, 200, 2, 2, 64, 0, false},
+                                           Shaped{"not_causal", 2, 200, 200, 2, 2, 64, 0, false},
+                                           Shaped{"cross", 2, 128, 200, 2, 2, 64, 0, false},
                                            Shaped{"fp16", 1, 256, 256, 2, 4, 128, 0, true, at::kHalf}),
                          [](const auto& info) { return std::string(info.param.name); });
 

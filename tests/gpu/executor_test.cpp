@@ -1,4 +1,6 @@
 // A whole training step, attention model included, on the GPU against the CPU.
+#include "runtime/executor.h"
+
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
@@ -9,7 +11,6 @@
 #include "gpu/gpu.h"
 #include "ops/builder.h"
 #include "passes/pass.h"
-#include "runtime/executor.h"
 
 using namespace sheaf;
 using namespace sheaf::testing;
@@ -51,7 +52,7 @@ void give(Executor& e, Value v, const at::Tensor& host) {
 
 struct Trained {
   std::vector<double> losses, norms;
-  at::Tensor embed;    // after the last step, fp32
+  at::Tensor embed;          // after the last step, fp32
   std::int64_t stray = 0;    // allocations on the GPU in steps 2 and 3
 };
 
@@ -75,7 +76,8 @@ Trained train(DType compute, DeviceKind device, bool deterministic) {
   give(e, e.graph().find("labels"), labels);
   Trained run;
   for (int step = 1; step <= 3; ++step) {
-    const std::pair<const char*, double> arguments[] = {{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.95}, {"bias1", 1 - std::pow(0.9, step)}, {"bias2", 1 - std::pow(0.95, step)}};
+    const std::pair<const char*, double> arguments[] = {
+        {"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.95}, {"bias1", 1 - std::pow(0.9, step)}, {"bias2", 1 - std::pow(0.95, step)}};
     for (const auto& [name, value] : arguments) e.set_argument(name, value);
     const std::int64_t before = num_stray_allocations(DeviceKind::cuda);
     e.run_step();
@@ -106,7 +108,8 @@ TEST_F(ExecutorOnGpu, three_steps_in_fp32_equal_the_cpu) {
 }
 
 TEST_F(ExecutorOnGpu, bf16_is_near_fp32_and_deterministic_runs_are_equal_bit_for_bit) {
-  const Trained cpu = train(DType::fp32, DeviceKind::cpu, true), gpu = train(DType::bf16, DeviceKind::cuda, true), again = train(DType::bf16, DeviceKind::cuda, true);
+  const Trained cpu = train(DType::fp32, DeviceKind::cpu, true), gpu = train(DType::bf16, DeviceKind::cuda, true),
+                again = train(DType::bf16, DeviceKind::cuda, true);
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-2 * cpu.losses[i]);
     EXPECT_NEAR(gpu.norms[i], cpu.norms[i], 3e-2 * cpu.norms[i]);

@@ -48,7 +48,8 @@ std::vector<at::Tensor> run_portable(std::string_view name, const std::vector<at
   return out;
 }
 
-std::vector<at::Tensor> run_row(std::string_view op_name, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs) {
+std::vector<at::Tensor> run_row(std::string_view op_name, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
+                                const Attrs& attrs) {
   const OpDef& def = op(op_name);
   const Typed typed(in);
   const KernelRow* row = select_kernel(def, DeviceKind::cuda, deterministic, attrs, typed.types);

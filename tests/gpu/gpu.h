@@ -40,6 +40,7 @@ at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed);
 // The op's own kernel on these tensors; outputs as its rule and dtypes say, on the device of the first operand. Absent operands: undefined.
 std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::Tensor>& in, const Attrs& attrs);
 // The row that is chosen on CUDA; fails the test if it is none, or not `name`.
-std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs);
+std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
+                                const Attrs& attrs);
 
 }    // namespace sheaf::testing

@@ -25,7 +25,8 @@ TEST_P(PortableOnGpu, equals_the_cpu_to_rounding) {
   const auto run = [&](at::Device device) {
     std::vector<at::Tensor> in(call.in.size()), out;
     for (std::size_t i = 0; i < in.size(); ++i)
-      if (call.in[i].defined()) in[i] = call.in[i].to(types[i]->dtype == DType::fp32 ? at::kFloat : call.in[i].scalar_type()).clone().to(device);
+      if (call.in[i].defined())
+        in[i] = call.in[i].to(types[i]->dtype == DType::fp32 ? at::kFloat : call.in[i].scalar_type()).clone().to(device);
     for (const Type& type : infer(op, call.attrs, types))
       out.push_back(at::empty(type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(device)));
     op.kernel({in, out, call.attrs});

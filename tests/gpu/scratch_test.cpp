@@ -59,7 +59,8 @@ TEST_F(CudaScratch, workspaces_of_cublas_are_taken_outside) {
       EXPECT_EQ(scope.peak(), 0);
       EXPECT_TRUE(scope.empty());
     }
-  }).join();
+  })
+      .join();
 }
 
 TEST_F(CudaScratch, threads_do_not_mix_their_slots) {

@@ -15,10 +15,11 @@ struct AdamwScalars {
 };
 
 // w, m, v, g do not overlap.
-void adamw_portable(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings);
+void adamw_portable(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+                    const AdamwSettings& settings);
 
 // cuda/adamw.cu. Nothing but a launch on `stream` (a cudaStream_t); returns the run-time library's error text, nullptr if all is well.
-const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
-                         void* stream);
+const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+                         const AdamwSettings& settings, void* stream);
 
 }    // namespace sheaf

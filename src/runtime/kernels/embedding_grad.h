@@ -7,9 +7,9 @@ namespace sheaf {
 enum class DyType { fp32, bf16, fp16 };
 
 struct EmbeddingGradShape {
-  std::int64_t tokens, k;         // dy is [tokens, k]
-  std::int64_t begin, rows;       // out [rows, k] answers for the ids [begin, begin + rows)
-  std::int64_t padding_id;        // gets no gradient; -1: none
+  std::int64_t tokens, k;      // dy is [tokens, k]
+  std::int64_t begin, rows;    // out [rows, k] answers for the ids [begin, begin + rows)
+  std::int64_t padding_id;     // gets no gradient; -1: none
 };
 
 // out[id - begin, :] := sum over the places p of id in sorted_ids of dy[order[p], :], in fp32 and in the order of p: with a stable sort the

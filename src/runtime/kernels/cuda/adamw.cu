@@ -24,12 +24,15 @@ __device__ void update(float& w, float& m, float& v, float g, const Numbers& c) 
 
 __device__ Numbers read(const AdamwScalars& s, const AdamwSettings& settings) {
   const float beta1 = *s.beta1, beta2 = *s.beta2;
-  return {*s.factor, *s.lr, beta1, beta2, 1 - beta1, 1 - beta2, *s.bias1, *s.bias2, settings.eps, settings.weight_decay, settings.decoupled};
+  return {*s.factor,         *s.lr, beta1, beta2, 1 - beta1, 1 - beta2, *s.bias1, *s.bias2, settings.eps, settings.weight_decay,
+          settings.decoupled};
 }
 
-// One thread takes four neighbours by 16-byte accesses; the last n % 4 go to the first threads of the grid. All pointers are 16-byte aligned.
-__global__ void __launch_bounds__(kThreads) adamw_by_four(float4* __restrict__ w4, float4* __restrict__ m4, float4* __restrict__ v4,
-                                                          const float4* __restrict__ g4, std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
+// One thread takes four neighbours by 16-byte accesses; the last n % 4 go to the first threads of the grid. All pointers are 16-byte
+// aligned.
+__global__ void __launch_bounds__(kThreads)
+    adamw_by_four(float4* __restrict__ w4, float4* __restrict__ m4, float4* __restrict__ v4, const float4* __restrict__ g4, std::int64_t n,
+                  AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
   const std::int64_t thread = std::int64_t(blockIdx.x) * kThreads + threadIdx.x, quads = n / 4;
@@ -44,13 +47,15 @@ __global__ void __launch_bounds__(kThreads) adamw_by_four(float4* __restrict__ w
   }
   if (thread < n - 4 * quads) {
     const std::int64_t i = 4 * quads + thread;
-    update(reinterpret_cast<float*>(w4)[i], reinterpret_cast<float*>(m4)[i], reinterpret_cast<float*>(v4)[i], reinterpret_cast<const float*>(g4)[i], c);
+    update(reinterpret_cast<float*>(w4)[i], reinterpret_cast<float*>(m4)[i], reinterpret_cast<float*>(v4)[i],
+           reinterpret_cast<const float*>(g4)[i], c);
   }
 }
 
 // For pieces that do not begin on 16 bytes.
-__global__ void __launch_bounds__(kThreads) adamw_by_one(float* __restrict__ w, float* __restrict__ m, float* __restrict__ v, const float* __restrict__ g,
-                                                         std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
+__global__ void __launch_bounds__(kThreads)
+    adamw_by_one(float* __restrict__ w, float* __restrict__ m, float* __restrict__ v, const float* __restrict__ g, std::int64_t n,
+                 AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
   const std::int64_t i = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
@@ -61,8 +66,8 @@ bool aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(poin
 
 }    // namespace
 
-const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
-                         void* stream) {
+const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+                         const AdamwSettings& settings, void* stream) {
   if (n == 0) return nullptr;
   const bool by_four = aligned(w) && aligned(m) && aligned(v) && aligned(g);
   const std::int64_t threads = by_four ? (n + 3) / 4 : n;

@@ -31,8 +31,9 @@ struct Key {
 
   std::int64_t h() const { return hk * r; }
   std::string text() const {
-    return fmt::format("attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} causal={} window={} scale={} deterministic={}", backward ? "_grad" : "",
-                       dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, causal, window, scale, deterministic);
+    return fmt::format("attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} causal={} window={} scale={} deterministic={}",
+                       backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, causal, window, scale,
+                       deterministic);
   }
 };
 
@@ -71,7 +72,9 @@ Layout layout(std::int64_t b, std::int64_t tokens, std::int64_t heads, std::int6
 TensorPtr input(fe::graph::Graph& graph, Uid uid, const Layout& l) {
   return graph.tensor(Tensor_attributes().set_uid(uid).set_dim(l.dim).set_stride(l.stride));
 }
-void output(const TensorPtr& tensor, Uid uid, const Layout& l) { tensor->set_output(true).set_uid(uid).set_dim(l.dim).set_stride(l.stride); }
+void output(const TensorPtr& tensor, Uid uid, const Layout& l) {
+  tensor->set_output(true).set_uid(uid).set_dim(l.dim).set_stride(l.stride);
+}
 
 template <class Attributes>
 void describe_mask(Attributes& attributes, const Key& key) {
@@ -83,8 +86,8 @@ void describe_mask(Attributes& attributes, const Key& key) {
 void describe(fe::graph::Graph& graph, const Key& key) {
   const auto type = key.dtype == at::kHalf ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
   graph.set_io_data_type(type).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
-  const Layout lq = layout(key.b, key.s, key.h(), key.d), lk = layout(key.b, key.u, key.hk, key.d), lv = layout(key.b, key.u, key.hk, key.e),
-               lo = layout(key.b, key.s, key.h(), key.e);
+  const Layout lq = layout(key.b, key.s, key.h(), key.d), lk = layout(key.b, key.u, key.hk, key.d),
+               lv = layout(key.b, key.u, key.hk, key.e), lo = layout(key.b, key.s, key.h(), key.e);
   const TensorPtr q = input(graph, kQ, lq), k = input(graph, kK, lk), v = input(graph, kV, lv);
   if (!key.backward) {
     auto attributes = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true);
@@ -98,8 +101,11 @@ void describe(fe::graph::Graph& graph, const Key& key) {
   }
   const TensorPtr o = input(graph, kO, lo), dy = input(graph, kDy, lo);
   // Read as [b, h, s] only: other strides need cuDNN 9.26.
-  const TensorPtr lse = graph.tensor(
-      Tensor_attributes().set_uid(kLse).set_dim({key.b, key.h(), key.s, 1}).set_stride({key.h() * key.s, key.s, 1, 1}).set_data_type(fe::DataType_t::FLOAT));
+  const TensorPtr lse = graph.tensor(Tensor_attributes()
+                                         .set_uid(kLse)
+                                         .set_dim({key.b, key.h(), key.s, 1})
+                                         .set_stride({key.h() * key.s, key.s, 1, 1})
+                                         .set_data_type(fe::DataType_t::FLOAT));
   auto attributes = fe::graph::SDPA_backward_attributes().set_name("attention_grad").set_deterministic_algorithm(key.deterministic);
   describe_mask(attributes, key);
   const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, dy, lse, attributes);
@@ -108,8 +114,8 @@ void describe(fe::graph::Graph& graph, const Key& key) {
   output(dv, kDv, lv);
 }
 
-// Per thread, since neither a handle nor a graph may be used by two at once: ranks are threads. Never destroyed: at the end of a thread or of
-// the process CUDA may be gone already.
+// Per thread, since neither a handle nor a graph may be used by two at once: ranks are threads. Never destroyed: at the end of a thread or
+// of the process CUDA may be gone already.
 struct Library {
   std::map<int, cudnnHandle_t> handles;    // by device
   std::map<Key, std::unique_ptr<Plan>> plans;
@@ -172,7 +178,8 @@ void run_grad(const Args& a, bool deterministic) {
                                        {kDv, a.out[2]}});
 }
 
-// `optional`: the first of doc_q, doc_k, sinks. (Documents would be ragged offsets and lengths, sinks one more tensor: both are plans of cuDNN.)
+// `optional`: the first of doc_q, doc_k, sinks. (Documents would be ragged offsets and lengths, sinks one more tensor: both are plans of
+// cuDNN.)
 bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
   for (std::size_t i = optional; i < in.size(); ++i)
     if (in[i]) return false;

@@ -1,5 +1,6 @@
 #pragma once
-// Attention and its gradient by cuDNN, through cudnn-frontend. attention_cudnn.cpp takes long to compile: it is the only file that includes it.
+// Attention and its gradient by cuDNN, through cudnn-frontend. attention_cudnn.cpp takes long to compile: it is the only file that includes
+// it.
 #include "ir/op.h"
 
 namespace sheaf {

@@ -1,4 +1,5 @@
-// The CUDA rows, in order of preference. All are capture-safe: no host read, no allocation but from their slot once plans and handles exist.
+// The CUDA rows, in order of preference. All are capture-safe: no host read, no allocation but from their slot once plans and handles
+// exist.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
@@ -28,10 +29,11 @@ bool takes_wide_product(const Attrs& attrs, const Types& in) {
   return !c.k.empty() && c.x_only.empty() && c.y_only.empty();
 }
 void wide_product(const Args& a) {
-  multiply_matrices(contraction(a.attrs), a.in[0], a.in[1], a.out[0], at::kFloat, [](at::Tensor& out, const at::Tensor& x, const at::Tensor& y) {
-    // As one TensorImpl, out and self are the same memory to LibTorch; with beta 0 nothing of it is read.
-    x.dim() == 3 ? at::bmm_out(out, x, y, at::kFloat) : at::addmm_out(out, out, x, y, at::kFloat, 0, 1);
-  });
+  multiply_matrices(contraction(a.attrs), a.in[0], a.in[1], a.out[0], at::kFloat,
+                    [](at::Tensor& out, const at::Tensor& x, const at::Tensor& y) {
+                      // As one TensorImpl, out and self are the same memory to LibTorch; with beta 0 nothing of it is read.
+                      x.dim() == 3 ? at::bmm_out(out, x, y, at::kFloat) : at::addmm_out(out, out, x, y, at::kFloat, 0, 1);
+                    });
 }
 
 void adamw_launch(const Args& a) {
@@ -51,8 +53,8 @@ void embedding_grad_launch(const Args& a) {
   const at::Tensor ids64 = ids.to(at::kLong);
   const DyType type = dy.scalar_type() == at::kFloat ? DyType::fp32 : dy.scalar_type() == at::kHalf ? DyType::fp16 : DyType::bf16;
   const EmbeddingGradShape shape{ids64.numel(), out.size(1), a.owner_begin, out.size(0), a.attrs.integer("padding_id")};
-  check(embedding_grad_device(out.data_ptr<float>(), dy.data_ptr(), type, ids64.data_ptr<std::int64_t>(), order.data_ptr<std::int64_t>(), shape,
-                              current_stream()),
+  check(embedding_grad_device(out.data_ptr<float>(), dy.data_ptr(), type, ids64.data_ptr<std::int64_t>(), order.data_ptr<std::int64_t>(),
+                              shape, current_stream()),
         "embedding_grad");
 }
 

@@ -16,8 +16,9 @@ __device__ float wide(__half x) { return __half2float(x); }
 
 // Block (x, y): the run of equal ids that begins at place x, if one does, and kThreads columns.
 template <class T>
-__global__ void __launch_bounds__(kThreads) sum_runs(float* __restrict__ out, const T* __restrict__ dy, const std::int64_t* __restrict__ sorted_ids,
-                                                     const std::int64_t* __restrict__ order, EmbeddingGradShape s) {
+__global__ void __launch_bounds__(kThreads)
+    sum_runs(float* __restrict__ out, const T* __restrict__ dy, const std::int64_t* __restrict__ sorted_ids,
+             const std::int64_t* __restrict__ order, EmbeddingGradShape s) {
   const std::int64_t first = blockIdx.x, id = sorted_ids[first];
   if (first > 0 && sorted_ids[first - 1] == id) return;
   if (id == s.padding_id || id < s.begin || id >= s.begin + s.rows) return;
@@ -45,9 +46,15 @@ const char* embedding_grad_device(float* out, const void* dy, DyType type, const
   const dim3 blocks(static_cast<unsigned>(shape.tokens), static_cast<unsigned>((shape.k + kThreads - 1) / kThreads));
   const auto s = static_cast<gpuStream_t>(stream);
   switch (type) {
-    case DyType::fp32: sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const float*>(dy), sorted_ids, order, shape); break;
-    case DyType::bf16: sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const Bf16*>(dy), sorted_ids, order, shape); break;
-    case DyType::fp16: sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const __half*>(dy), sorted_ids, order, shape); break;
+    case DyType::fp32:
+      sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const float*>(dy), sorted_ids, order, shape);
+      break;
+    case DyType::bf16:
+      sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const Bf16*>(dy), sorted_ids, order, shape);
+      break;
+    case DyType::fp16:
+      sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const __half*>(dy), sorted_ids, order, shape);
+      break;
   }
   const gpuError_t error = gpuGetLastError();
   return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
