@@ -54,8 +54,8 @@ Model open_model(const ModelSource& source) {
   return model;
 }
 
-Graph build_step(const RunConfig& config, const ModelConfig& model, const TrainFlags& flags) {
-  const ModelShape shape{.batch = config.batch.micro, .seq = config.data.seq_len, .documents = config.data.packing == Packing::documents};
+Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& flags) {
+  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
@@ -111,14 +111,14 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const DeviceKind device = config.run.device.empty() ? default_device() : config.run.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
   check_device(device);
   const Model source = open_model(config.model);
-  const ModelConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
-  const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = model.end_of_text(config.data.tokenizer)});
+  const DenseConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
+  const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
   make_output_folder(config.run.output);
   write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
 
-  Graph step = build_step(config, model, flags);
+  Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
   if (source.folder) load_weights(executor, *source.folder, model.tied_head);
   else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
@@ -131,7 +131,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   for (const Value v : executor.graph().all(ValueKind::state))
     if (executor.graph()[v].attrs.has("trainable")) parameters += num_elements(executor.graph().type(v).shape);
   log.say(fmt::format("{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} for a step",
-                      model.family, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(), config.data.seq_len,
+                      model.model_type, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(), config.data.seq_len,
                       config.batch.global, config.batch.accumulation, config.batch.micro, human_bytes(static_cast<double>(executor.planned_bytes())),
                       human_bytes(static_cast<double>(executor.memory().persistent_bytes)), human_bytes(static_cast<double>(executor.memory().arena_bytes))));
 
