@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "data/rows.h"
+#include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/weights.h"
 #include "models/model.h"
@@ -143,6 +144,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
     step_rows.load(s);
     const Rates rate = rates(config.scheduler, config.optimizer, committed);
     set_rates(executor, config, rate, committed);
+    executor.time_calls(s + 1 == flags.profile);
     executor.run_step();
     StepRecord record;
     record.step = s + 1;
@@ -156,6 +158,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
     record.peak_share = peak_flops > 0 ? flops_per_token * all_tokens / record.seconds / peak_flops : 0;
     committed += record.committed;
     log.add(record);
+    if (s + 1 == flags.profile) log.say(profile_table(executor));
     interrupted = stop.load();
   }
   if (interrupted) log.say("interrupted: the step is finished, saving the model");
