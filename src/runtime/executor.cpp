@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/fill.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
@@ -123,6 +124,7 @@ void Executor::Impl::allocate() {
   try {
     persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
     arena = at::empty({std::max<std::int64_t>(1, memory.arena_bytes)}, bytes);
+    if (options.poison) arena.fill_(0xff);
   } catch (const std::exception& error) {
     const std::string what = error.what();
     user_error("the plan does not fit on {}: {} for states and inputs, {} for a step; lower train_micro_batch_size_per_gpu or data.seq_len\n{}", name(options.device),

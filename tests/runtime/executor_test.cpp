@@ -92,7 +92,7 @@ class Steps : public ::testing::TestWithParam<std::tuple<std::int64_t, DType>> {
 
 TEST_P(Steps, plan_and_interpreter_give_the_same_bits) {
   const auto [m, compute] = GetParam();
-  Executor executor(small_step(m, compute), {});
+  Executor executor(small_step(m, compute), {.poison = true});
   const Graph plain = small_step(m, compute, false);
   Interpreter interpreter(plain);
   for (const auto& [name, t] : initial_states(plain)) {
@@ -127,7 +127,7 @@ TEST_P(Steps, plan_and_interpreter_give_the_same_bits) {
 
 TEST_P(Steps, learn_and_allocate_nothing_after_the_first) {
   const auto [m, compute] = GetParam();
-  Executor executor(small_step(m, compute), {});
+  Executor executor(small_step(m, compute), {.poison = true});
   for (const auto& [name, t] : initial_states(executor.graph())) executor.write(executor.graph().find(name), t.data_ptr(), static_cast<std::int64_t>(t.nbytes()));
   std::int64_t stray = 0;
   double first = 0;
@@ -145,7 +145,7 @@ TEST_P(Steps, learn_and_allocate_nothing_after_the_first) {
 
 TEST_P(Steps, a_step_that_is_not_finite_changes_no_weight_and_no_moment) {
   const auto [m, compute] = GetParam();
-  Executor executor(small_step(m, compute), {});
+  Executor executor(small_step(m, compute), {.poison = true});
   auto states = initial_states(executor.graph());
   states.at("w1").data_ptr<float>()[3] = std::numeric_limits<float>::infinity();
   if (states.contains("w1.c")) states.at("w1.c").copy_(states.at("w1"));
