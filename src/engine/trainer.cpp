@@ -56,7 +56,7 @@ Model open_model(const ModelSource& source) {
 }
 
 Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& flags) {
-  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len};
+  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = config.data.packing == Packing::documents};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();

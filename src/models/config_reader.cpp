@@ -24,7 +24,8 @@ void ConfigReader::refuse(const std::string& key, const std::string& wanted) con
 void ConfigReader::missing(const std::string& key) const { user_error("{}: {} is missing", where_, quote(key)); }
 
 static bool fits(const Json& value) {
-  return value.is_number_integer() && !(value.is_number_unsigned() && value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max());
+  return value.is_number_integer() &&
+         !(value.is_number_unsigned() && value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max());
 }
 
 std::optional<std::int64_t> ConfigReader::integer(const std::string& key) const {

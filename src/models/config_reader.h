@@ -1,5 +1,6 @@
 #pragma once
-// Typed access to the keys of a HF config.json. null counts as missing, as it does for HF. Every error names the file, the key and the value.
+// Typed access to the keys of a HF config.json. null counts as missing, as it does for HF. Every error names the file, the key and the
+// value.
 #include <cstdint>
 #include <optional>
 #include <string>

@@ -8,6 +8,7 @@ namespace sheaf {
 // Of one micro-batch.
 struct ModelShape {
   std::int64_t rows = 1, seq_len = 1;
+  bool documents = false;    // attention stays inside a document: the input @documents [b, s] numbers them
 };
 
 // Values of the body that tests and other losses read.

@@ -34,11 +34,11 @@ constexpr std::int64_t kDefaultWindow = 4096, kDefaultMaxWindowLayers = 28;
 
 // Names of HF's ACT2FN. gelu_new is the same formula as gelu_pytorch_tanh.
 constexpr std::array<std::pair<std::string_view, Activation>, 6> kActivations = {{{"silu", Activation::silu},
-                                                                                 {"swish", Activation::silu},
-                                                                                 {"gelu", Activation::gelu},
-                                                                                 {"gelu_pytorch_tanh", Activation::gelu_tanh},
-                                                                                 {"gelu_new", Activation::gelu_tanh},
-                                                                                 {"relu", Activation::relu}}};
+                                                                                  {"swish", Activation::silu},
+                                                                                  {"gelu", Activation::gelu},
+                                                                                  {"gelu_pytorch_tanh", Activation::gelu_tanh},
+                                                                                  {"gelu_new", Activation::gelu_tanh},
+                                                                                  {"relu", Activation::relu}}};
 
 const Family& family_of(const ConfigReader& r) {
   const auto type = r.text("model_type");
@@ -82,7 +82,8 @@ std::vector<std::int64_t> windows(const ConfigReader& r, const Family& family, s
   const std::int64_t window = r.flag("use_sliding_window").value_or(false) ? given() : 0;
   std::vector<std::int64_t> out = all(0);
   if (const Json* types = r.find("layer_types")) {
-    if (!types->is_array() || static_cast<std::int64_t>(types->size()) != layers) r.refuse("layer_types", fmt::format("a list of {} names was wanted", layers));
+    if (!types->is_array() || static_cast<std::int64_t>(types->size()) != layers)
+      r.refuse("layer_types", fmt::format("a list of {} names was wanted", layers));
     for (std::size_t i = 0; i < out.size(); ++i) {
       const Json& type = (*types)[i];
       if (type == "full_attention") continue;
@@ -102,7 +103,8 @@ DType dtype(const ConfigReader& r) {
   const auto given = r.text(key);
   if (!given) return DType::fp32;
   const auto found = dtype_from_hf(*given);
-  if (!found || (*found != DType::fp32 && *found != DType::bf16 && *found != DType::fp16)) r.refuse(key, "supported: float32, bfloat16, float16");
+  if (!found || (*found != DType::fp32 && *found != DType::bf16 && *found != DType::fp16))
+    r.refuse(key, "supported: float32, bfloat16, float16");
   return *found;
 }
 
@@ -124,7 +126,8 @@ std::vector<std::string> supported_model_types() {
 DenseConfig parse_model_config(const Json& config, const std::string& where) {
   const ConfigReader r(config, where);
   const Family& family = family_of(r);
-  if (r.has("quantization_config")) r.refuse("quantization_config", "quantised weights are not supported; supported dtypes: float32, bfloat16, float16");
+  if (r.has("quantization_config"))
+    r.refuse("quantization_config", "quantised weights are not supported; supported dtypes: float32, bfloat16, float16");
   if (!r.flag("is_causal").value_or(true)) r.refuse("is_causal", "only causal language models are supported");
 
   DenseConfig c{.model_type = std::string(family.model_type)};
@@ -143,6 +146,9 @@ DenseConfig parse_model_config(const Json& config, const std::string& where) {
   if (derived && c.hidden % c.heads)
     user_error("{}: 'hidden_size' is {}, a multiple of 'num_attention_heads' ({}) was wanted, or 'head_dim'", where, c.hidden, c.heads);
   c.head_dim = derived ? c.hidden / c.heads : r.size("head_dim", family.head_dim);
+  for (const std::int64_t rows : {c.vocab, c.intermediate, c.heads * c.head_dim})    // extents multiply in 64 bits from here on
+    if (static_cast<double>(rows) * static_cast<double>(c.hidden) > 0x1p48)
+      user_error("{}: a weight of {} x {} ('hidden_size') is larger than any machine", where, rows, c.hidden);
 
   c.qkv_bias = bias(r, "attention_bias", family.qkv_bias, family);
   c.o_bias = family.o_bias == Bias::by_key && c.qkv_bias;
@@ -155,7 +161,8 @@ DenseConfig parse_model_config(const Json& config, const std::string& where) {
   c.max_positions = r.size("max_position_embeddings", family.max_positions);
   c.rope = parse_rope(r, c.head_dim, c.max_positions);
   // HF's default rope of these families ignores it and the others fail on it.
-  if (c.rope.partial_rotary_factor != 1) user_error("{}: 'partial_rotary_factor' is {}; a {} model rotates whole heads", where, c.rope.partial_rotary_factor, c.model_type);
+  if (c.rope.partial_rotary_factor != 1)
+    user_error("{}: 'partial_rotary_factor' is {}; a {} model rotates whole heads", where, c.rope.partial_rotary_factor, c.model_type);
   c.initializer_range = r.non_negative("initializer_range", 0.02);
   c.attention_dropout = r.non_negative("attention_dropout", 0);
   c.padding_id = padding(r, c.vocab);
@@ -166,7 +173,8 @@ DenseConfig parse_model_config(const Json& config, const std::string& where) {
 }
 
 double matmul_parameters(const DenseConfig& c) {
-  const double per_layer = static_cast<double>(c.hidden) * static_cast<double>(2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.intermediate);
+  const double per_layer =
+      static_cast<double>(c.hidden) * static_cast<double>(2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.intermediate);
   return static_cast<double>(c.layers) * per_layer + static_cast<double>(c.hidden) * static_cast<double>(c.vocab);
 }
 

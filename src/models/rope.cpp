@@ -41,7 +41,8 @@ Rope linear(const RopeConfig& c, const Dims& n) {
 Rope dynamic(const RopeConfig& c, const Dims& n) {
   const double power = static_cast<double>(n.dim) / static_cast<double>(n.dim - 2);
   if (n.seq_len <= c.max_positions) return {plain(c.theta * std::pow(c.factor - (c.factor - 1), power), n)};
-  const float grown = static_cast<float>(c.factor) * static_cast<float>(n.seq_len) / static_cast<float>(c.max_positions) - static_cast<float>(c.factor - 1);
+  const float grown =
+      static_cast<float>(c.factor) * static_cast<float>(n.seq_len) / static_cast<float>(c.max_positions) - static_cast<float>(c.factor - 1);
   return {plain(static_cast<float>(c.theta) * static_cast<float>(std::pow(static_cast<double>(grown), power)), n)};
 }
 
@@ -54,8 +55,10 @@ Rope llama3(const RopeConfig& c, const Dims& n) {
   for (float& f : rope.inv_freq) {
     const float length = 1.0f / f * static_cast<float>(2 * std::numbers::pi);
     const float smooth = (1.0f / length * static_cast<float>(original) - low) / static_cast<float>(c.high_freq_factor - c.low_freq_factor);
-    if (length > longest) f /= factor;
-    else if (length >= shortest) f = (1 - smooth) * f / factor + smooth * f;
+    if (length > longest)
+      f /= factor;
+    else if (length >= shortest)
+      f = (1 - smooth) * f / factor + smooth * f;
   }
   return rope;
 }
@@ -72,7 +75,8 @@ Rope yarn(const RopeConfig& c, const Dims& n) {
   if (low == high) high += 0.001;
   Rope rope;
   for (std::size_t i = 0; i < n.half(); ++i) {
-    const float ramp = std::clamp((static_cast<float>(i) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0f, 1.0f), keep = 1 - ramp;
+    const float ramp = std::clamp((static_cast<float>(i) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0f, 1.0f),
+                keep = 1 - ramp;
     const float w = wave(c.theta, i, n.dim);
     rope.inv_freq.push_back(1.0f / (static_cast<float>(c.factor) * w) * (1 - keep) + 1.0f / w * keep);
   }
@@ -112,7 +116,8 @@ void read_dynamic(RopeConfig& c, const ConfigReader& r, std::int64_t dim) {
 void read_llama3(RopeConfig& c, const ConfigReader& r, std::int64_t dim) {
   read_factor(c, r, dim);
   c.low_freq_factor = positive(r, "low_freq_factor"), c.high_freq_factor = positive(r, "high_freq_factor");
-  if (c.high_freq_factor <= c.low_freq_factor) r.refuse("high_freq_factor", fmt::format("more than low_freq_factor ({}) was wanted", c.low_freq_factor));
+  if (c.high_freq_factor <= c.low_freq_factor)
+    r.refuse("high_freq_factor", fmt::format("more than low_freq_factor ({}) was wanted", c.low_freq_factor));
 }
 
 double grown_by(const RopeConfig& c) { return static_cast<double>(c.max_positions) / static_cast<double>(c.original_positions); }
@@ -133,7 +138,8 @@ void read_longrope(RopeConfig& c, const ConfigReader& r, std::int64_t dim) {
   const auto list = [&](const std::string& key) {
     const auto given = r.numbers(key);
     if (!given) r.missing(key);
-    if (static_cast<std::int64_t>(given->size()) != dim / 2) r.refuse(key, fmt::format("{} numbers were wanted, one per frequency, not {}", dim / 2, given->size()));
+    if (static_cast<std::int64_t>(given->size()) != dim / 2)
+      r.refuse(key, fmt::format("{} numbers were wanted, one per frequency, not {}", dim / 2, given->size()));
     if (std::any_of(given->begin(), given->end(), [](double x) { return !(x > 0); })) r.refuse(key, "numbers above 0 were wanted");
     return *given;
   };
@@ -171,7 +177,8 @@ RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::in
   static const Json kNone = Json::object();
   const ConfigReader rope(key.empty() ? kNone : *config.find(key), key.empty() ? config.where() : config.where() + ": " + key);
   for (const auto& [name, value] : rope.json().items())
-    if (value.is_object()) user_error("{}: {} is an object; rope parameters for each layer type are not supported", rope.where(), quote(name));
+    if (value.is_object())
+      user_error("{}: {} is an object; rope parameters for each layer type are not supported", rope.where(), quote(name));
 
   RopeConfig c;
   c.max_positions = max_positions;
@@ -183,9 +190,11 @@ RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::in
   if (!(c.theta > 1)) at.refuse("rope_theta", "a number above 1 was wanted");
   const ConfigReader& share = rope.has("partial_rotary_factor") ? rope : config;
   c.partial_rotary_factor = share.number("partial_rotary_factor").value_or(1);
-  if (!(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1)) share.refuse("partial_rotary_factor", "above 0 and at most 1 was wanted");
+  if (!(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1))
+    share.refuse("partial_rotary_factor", "above 0 and at most 1 was wanted");
   const std::int64_t dim = c.dim(head_dim);
-  if (dim < 2 || dim % 2) user_error("{}: {} channels of a head rotate (head_dim {}); an even number was wanted", config.where(), dim, head_dim);
+  if (dim < 2 || dim % 2)
+    user_error("{}: {} channels of a head rotate (head_dim {}); an even number was wanted", config.where(), dim, head_dim);
   // Outside the object it wins: phi3's spelling, and HF's order.
   const std::string original = "original_max_position_embeddings";
   c.original_positions = config.size(original, rope.size(original, max_positions));

@@ -12,16 +12,16 @@ namespace sheaf {
 struct RopeConfig {
   std::string type = "default";    // one of rope_types()
   double theta = 10000;
-  double partial_rotary_factor = 1;       // share of head_dim that rotates
-  double factor = 1;                      // linear, dynamic, llama3, yarn, longrope
-  std::int64_t max_positions = 0;         // what the model is configured for
-  std::int64_t original_positions = 0;    // llama3, yarn, longrope: what it was pretrained for
-  double low_freq_factor = 1, high_freq_factor = 4;             // llama3
-  double beta_fast = 32, beta_slow = 1;                         // yarn
-  double mscale = 0, mscale_all_dim = 0;                        // yarn; 0: not given
-  bool truncate = true;                                         // yarn
-  std::optional<double> attention_factor;                       // yarn, longrope; absent: from factor
-  std::vector<double> short_factor, long_factor;                // longrope: one per frequency
+  double partial_rotary_factor = 1;                    // share of head_dim that rotates
+  double factor = 1;                                   // linear, dynamic, llama3, yarn, longrope
+  std::int64_t max_positions = 0;                      // what the model is configured for
+  std::int64_t original_positions = 0;                 // llama3, yarn, longrope: what it was pretrained for
+  double low_freq_factor = 1, high_freq_factor = 4;    // llama3
+  double beta_fast = 32, beta_slow = 1;                // yarn
+  double mscale = 0, mscale_all_dim = 0;               // yarn; 0: not given
+  bool truncate = true;                                // yarn
+  std::optional<double> attention_factor;              // yarn, longrope; absent: from factor
+  std::vector<double> short_factor, long_factor;       // longrope: one per frequency
 
   std::int64_t dim(std::int64_t head_dim) const { return static_cast<std::int64_t>(static_cast<double>(head_dim) * partial_rotary_factor); }
   bool operator==(const RopeConfig&) const = default;

@@ -9,7 +9,8 @@ using namespace sheaf;
 
 namespace {
 
-const char* const kBase = R"({"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4})";
+const char* const kBase =
+    R"({"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4})";
 
 // The base config of a family with some keys changed; a null is kept as null.
 Json config(const std::string& model_type, const char* changes = "{}") {
@@ -24,13 +25,16 @@ DenseConfig parse(const std::string& model_type, const char* changes = "{}") { r
 }    // namespace
 
 TEST(ModelConfig, old_and_new_spellings_mean_the_same) {
-  const DenseConfig old = parse("llama", R"({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4}, "torch_dtype": "bfloat16"})");
-  const DenseConfig fresh = parse("llama", R"({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000}, "dtype": "bfloat16"})");
+  const DenseConfig old =
+      parse("llama", R"({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4}, "torch_dtype": "bfloat16"})");
+  const DenseConfig fresh =
+      parse("llama", R"({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000}, "dtype": "bfloat16"})");
   EXPECT_EQ(old.rope, fresh.rope);
   EXPECT_EQ(old.rope.theta, 5e5);
   EXPECT_EQ(old.dtype, DType::bf16);
   EXPECT_EQ(fresh.dtype, DType::bf16);
-  EXPECT_EQ(parse("llama", R"({"rope_scaling": null, "rope_theta": 2e4})").rope, parse("llama", R"({"rope_parameters": {"rope_theta": 2e4}})").rope);
+  EXPECT_EQ(parse("llama", R"({"rope_scaling": null, "rope_theta": 2e4})").rope,
+            parse("llama", R"({"rope_parameters": {"rope_theta": 2e4}})").rope);
 }
 
 TEST(ModelConfig, missing_and_null_keys_take_the_defaults_of_the_family) {
@@ -54,9 +58,13 @@ TEST(ModelConfig, sliding_windows_follow_the_family) {
   EXPECT_EQ(parse("mistral", kv).windows, (W{4096, 4096, 4096, 4096}));
   EXPECT_EQ(parse("mistral", R"({"num_key_value_heads": 4, "sliding_window": null})").windows, (W{0, 0, 0, 0}));
   EXPECT_EQ(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9})").windows, (W{0, 0, 0, 0}));
-  EXPECT_EQ(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3})").windows, (W{0, 0, 0, 9}));
+  EXPECT_EQ(
+      parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3})").windows,
+      (W{0, 0, 0, 9}));
   EXPECT_EQ(parse("qwen3", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true,
-                               "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]})").windows, (W{9, 0, 0, 9}));
+                               "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]})")
+                .windows,
+            (W{9, 0, 0, 9}));
 }
 
 struct Bad {
@@ -77,6 +85,7 @@ TEST(ModelConfig, each_error_names_file_key_value_and_what_is_supported) {
       {"llama", R"({"vocab_size": 0})", {"'vocab_size' is 0", "a positive integer"}},
       {"llama", R"({"vocab_size": 4294967296})", {"'vocab_size'", "below 2^31"}},
       {"llama", R"({"vocab_size": 18446744073709551615})", {"'vocab_size'", "an integer was wanted"}},
+      {"llama", R"({"vocab_size": 2147483647, "hidden_size": 2147483644})", {"'hidden_size'", "larger than any machine"}},
       {"llama", R"({"num_hidden_layers": 2000000})", {"'num_hidden_layers'", "at most 10000"}},
       {"llama", R"({"num_key_value_heads": 3})", {"'num_attention_heads' is 4", "'num_key_value_heads' (3)"}},
       {"qwen2", "{}", {"'num_key_value_heads' (32, the default of qwen2)"}},
@@ -97,18 +106,26 @@ TEST(ModelConfig, each_error_names_file_key_value_and_what_is_supported) {
       {"qwen2", R"({"num_key_value_heads": 4, "attention_bias": false})", {"'attention_bias' is false", "a qwen2 model always has"}},
       {"qwen2", R"({"num_key_value_heads": 4, "layer_types": ["full_attention"]})", {"'layer_types'", "a list of 4 names"}},
       {"qwen2", R"({"num_key_value_heads": 4, "layer_types": ["a", "b", "c", "d"]})", {"supported: full_attention, sliding_attention"}},
-      {"qwen2", R"({"num_key_value_heads": 4, "layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]})", {"use_sliding_window"}},
+      {"qwen2",
+       R"({"num_key_value_heads": 4, "layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]})",
+       {"use_sliding_window"}},
       {"llama", R"({"partial_rotary_factor": 0.5})", {"'partial_rotary_factor' is 0.5", "whole heads"}},
       {"llama", R"({"partial_rotary_factor": 2})", {"'partial_rotary_factor' is 2", "at most 1"}},
       {"llama", R"({"rope_theta": 0})", {"'rope_theta' is 0", "above 1"}},
       {"llama", R"({"rope_scaling": "linear"})", {"rope_scaling", "an object was wanted"}},
-      {"llama", R"({"rope_scaling": {"type": "mrope"}})", {"config.json: rope_scaling: 'type' is \"mrope\"", "supported: default, linear, dynamic, llama3, yarn, longrope"}},
+      {"llama",
+       R"({"rope_scaling": {"type": "mrope"}})",
+       {"config.json: rope_scaling: 'type' is \"mrope\"", "supported: default, linear, dynamic, llama3, yarn, longrope"}},
       {"llama", R"({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}})", {"'full_attention'", "not supported"}},
       {"llama", R"({"rope_scaling": {"rope_type": "linear"}})", {"rope_scaling: 'factor' is missing"}},
       {"llama", R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", {"'factor' is 0", "above 0"}},
-      {"llama", R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}})", {"'high_freq_factor' is 4", "more than"}},
+      {"llama",
+       R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}})",
+       {"'high_freq_factor' is 4", "more than"}},
       {"llama", R"({"rope_scaling": {"rope_type": "yarn"}})", {"'factor' is missing"}},
-      {"llama", R"({"rope_scaling": {"rope_type": "longrope", "short_factor": [1]}})", {"'short_factor'", "8 numbers were wanted", "not 1"}},
+      {"llama",
+       R"({"rope_scaling": {"rope_type": "longrope", "short_factor": [1]}})",
+       {"'short_factor'", "8 numbers were wanted", "not 1"}},
       {"llama", R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2}, "head_dim": 2})", {"dynamic", "more than 2"}},
   };
   for (const Bad& b : bad) {
@@ -141,7 +158,9 @@ TEST(ModelConfig, an_embedding_with_padding_says_so) {
 
 // Llama-2-7B: 6738415616 parameters, of which the embedding has 32000 x 4096 and the 65 norms 4096 each.
 TEST(ModelConfig, flops_of_llama_2_7b_are_six_per_matmul_parameter_and_the_causal_half_of_attention) {
-  const DenseConfig c = parse("llama", R"({"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32})");
+  const DenseConfig c = parse(
+      "llama",
+      R"({"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32})");
   EXPECT_EQ(matmul_parameters(c), 6738415616.0 - 32000.0 * 4096 - 65 * 4096);
   EXPECT_EQ(model_flops_per_token(c, 4096), 6 * matmul_parameters(c) + 6.0 * 32 * 4096 * 4096);
   DenseConfig windowed = c;

@@ -20,7 +20,8 @@ Tensors read_tensors(const std::string& path) {
   const Json header = parse_json(file.substr(8, length), path);
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
-    const at::Tensor t = at::empty(entry["shape"].get<Shape>(), scalar_type(dtype_from_safetensors(entry["dtype"].get<std::string>()).value()));
+    const at::Tensor t =
+        at::empty(entry["shape"].get<Shape>(), scalar_type(dtype_from_safetensors(entry["dtype"].get<std::string>()).value()));
     std::memcpy(t.data_ptr(), file.data() + 8 + length + entry["data_offsets"][0].get<std::size_t>(), t.nbytes());
     out[name] = t;
   }
@@ -29,7 +30,8 @@ Tensors read_tensors(const std::string& path) {
 
 Fixture read_fixture(const std::string& name) {
   const std::string folder = ".cache/oracle/" + name;
-  return {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"), read_tensors(folder + "/oracle.safetensors")};
+  return {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"),
+          read_tensors(folder + "/oracle.safetensors")};
 }
 
 namespace {
@@ -74,8 +76,10 @@ void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixtu
     for (const Value v : graph.all(kind)) interpreter.give(v, zeros(graph.type(v)));
   for (const Value v : graph.all(ValueKind::state)) {
     const ValueInfo& state = graph[v];
-    const auto loaded = fixture.model.find(state.attrs.has("trainable") || !state.name.ends_with(".c") ? state.name : state.attrs.text("of"));
-    interpreter.give(v, loaded == fixture.model.end() ? zeros(state.type) : loaded->second.view(state.type.shape).to(scalar_type(state.type.dtype)).clone());
+    const auto loaded =
+        fixture.model.find(state.attrs.has("trainable") || !state.name.ends_with(".c") ? state.name : state.attrs.text("of"));
+    interpreter.give(v, loaded == fixture.model.end() ? zeros(state.type)
+                                                      : loaded->second.view(state.type.shape).to(scalar_type(state.type.dtype)).clone());
   }
   // Adam divides by these.
   for (const char* name : {"step.bias1", "step.bias2"}) interpreter.give(graph.find(name), at::full({}, 1.0, at::kFloat));
@@ -95,8 +99,9 @@ StepResult run_step(const Fixture& fixture, std::int64_t num_micro_batches, DTyp
   }
   interpreter.run(Segment::epilogue);
   const auto metric = [&](const char* name) { return interpreter[step.graph.find(std::string("metric.") + name)]; };
-  StepResult result{interpreter[step.values.logits], {}, metric("loss").item<double>(), metric("grad_norm").item<double>(), metric("commit").item<double>(),
-                    metric("tokens").item<std::int64_t>()};
+  StepResult result{interpreter[step.values.logits], {},
+                    metric("loss").item<double>(),   metric("grad_norm").item<double>(),
+                    metric("commit").item<double>(), metric("tokens").item<std::int64_t>()};
   for (const auto& [name, value] : step.gradients) result.gradients[name] = interpreter[value].reshape(fixture.model.at(name).sizes());
   return result;
 }

@@ -13,11 +13,34 @@ using namespace sheaf::testing;
 namespace {
 
 // By name: a fixture that is missing fails instead of shrinking the test.
-const char* const kFixtures[] = {"llama", "llama_bias", "llama_tied", "llama_padding", "llama_padding_tied", "llama_old_spelling", "llama_gelu",
-                                 "llama_gelu_tanh", "llama_gelu_new", "llama_relu", "rope_linear", "rope_dynamic", "rope_dynamic_short", "rope_llama3",
-                                 "rope_llama3_new_spelling", "rope_yarn", "rope_yarn_mscale", "rope_yarn_attention_factor", "rope_longrope_short",
-                                 "rope_longrope_long", "rope_longrope_attention_factor", "mistral_window", "mistral_no_window", "qwen2",
-                                 "qwen2_sliding_tied", "qwen3", "qwen3_tied_default_head_dim", "qwen3_bias_layer_types"};
+const char* const kFixtures[] = {"llama",
+                                 "llama_bias",
+                                 "llama_tied",
+                                 "llama_padding",
+                                 "llama_padding_tied",
+                                 "llama_old_spelling",
+                                 "llama_gelu",
+                                 "llama_gelu_tanh",
+                                 "llama_gelu_new",
+                                 "llama_relu",
+                                 "rope_linear",
+                                 "rope_dynamic",
+                                 "rope_dynamic_short",
+                                 "rope_llama3",
+                                 "rope_llama3_new_spelling",
+                                 "rope_yarn",
+                                 "rope_yarn_mscale",
+                                 "rope_yarn_attention_factor",
+                                 "rope_longrope_short",
+                                 "rope_longrope_long",
+                                 "rope_longrope_attention_factor",
+                                 "mistral_window",
+                                 "mistral_no_window",
+                                 "qwen2",
+                                 "qwen2_sliding_tied",
+                                 "qwen3",
+                                 "qwen3_tied_default_head_dim",
+                                 "qwen3_bias_layer_types"};
 
 // Two fp32 programs that differ in the order of sums: DESIGN.md section 5.
 constexpr double kTolerance = 1e-5;
@@ -110,7 +133,8 @@ TEST(Models, states_have_the_names_and_shapes_of_the_file) {
       ++found;
       ASSERT_TRUE(fixture.model.contains(state.name)) << state.name;
       const at::Tensor& tensor = fixture.model.at(state.name);
-      EXPECT_EQ(state.attrs.has("file_shape") ? state.attrs.text("file_shape") : text(state.type.shape), text(tensor.sizes().vec())) << state.name;
+      EXPECT_EQ(state.attrs.has("file_shape") ? state.attrs.text("file_shape") : text(state.type.shape), text(tensor.sizes().vec()))
+          << state.name;
       EXPECT_EQ(num_elements(state.type.shape), tensor.numel()) << state.name;
     }
     EXPECT_EQ(found, fixture.model.size()) << name;
@@ -124,7 +148,8 @@ TEST(Models, two_micro_batches_give_the_numbers_of_one) {
     EXPECT_NEAR(one.loss, two.loss, 1e-6 * one.loss);
     EXPECT_EQ(one.tokens, two.tokens);
     EXPECT_LE(relative_error(two.logits, one.logits.slice(0, 0, 1)), 1e-6) << name;    // segment first is row 0
-    for (const auto& [parameter, gradient] : one.gradients) EXPECT_LE(relative_error(two.gradients.at(parameter), gradient), kTolerance) << name << ": " << parameter;
+    for (const auto& [parameter, gradient] : one.gradients)
+      EXPECT_LE(relative_error(two.gradients.at(parameter), gradient), kTolerance) << name << ": " << parameter;
   }
 }
 

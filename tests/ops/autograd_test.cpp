@@ -55,7 +55,8 @@ at::Tensor visible(std::int64_t s, std::int64_t window) {
 }
 
 at::Tensor sdpa(const Tensors& x, const at::Tensor& mask, double scale) {
-  const at::Tensor y = at::scaled_dot_product_attention(heads(x[0]), x[1].transpose(1, 2), x[2].transpose(1, 2), mask, 0, false, scale, true);
+  const at::Tensor y =
+      at::scaled_dot_product_attention(heads(x[0]), x[1].transpose(1, 2), x[2].transpose(1, 2), mask, 0, false, scale, true);
   return y.transpose(1, 2).reshape({x[0].size(0), x[0].size(1), x[0].size(2), x[0].size(3), x[2].size(-1)});
 }
 
@@ -71,7 +72,8 @@ at::Tensor attention_with_sinks(const Tensors& x, const at::Tensor& mask, double
 at::Tensor turned(const at::Tensor& x, const at::Tensor& c, const at::Tensor& s, bool interleaved) {
   const std::int64_t j = c.size(-1);
   const at::Tensor head = x.slice(-1, 0, 2 * j), rest = x.slice(-1, 2 * j);
-  const at::Tensor a = interleaved ? head.slice(-1, 0, 2 * j, 2) : head.slice(-1, 0, j), b = interleaved ? head.slice(-1, 1, 2 * j, 2) : head.slice(-1, j, 2 * j);
+  const at::Tensor a = interleaved ? head.slice(-1, 0, 2 * j, 2) : head.slice(-1, 0, j),
+                   b = interleaved ? head.slice(-1, 1, 2 * j, 2) : head.slice(-1, j, 2 * j);
   const at::Tensor cc = c.unsqueeze(2), ss = s.unsqueeze(2), a2 = a.mul(cc).sub(b.mul(ss)), b2 = a.mul(ss).add(b.mul(cc));
   return at::cat({interleaved ? at::stack({a2, b2}, -1).flatten(-2) : at::cat({a2, b2}, -1), rest}, -1);
 }
@@ -80,22 +82,30 @@ Example einsum_example(const std::string& rule, std::vector<Shape> shapes) {
   std::string equation;
   for (const char c : rule)
     if (c != ' ' && c != '(' && c != ')') equation += c;
-  return {"einsum " + rule, shapes, {}, [=](Builder& b, const Values& x) { return b.einsum(rule, x[0], x.size() > 1 ? x[1] : Value{}); },
+  return {"einsum " + rule,
+          shapes,
+          {},
+          [=](Builder& b, const Values& x) { return b.einsum(rule, x[0], x.size() > 1 ? x[1] : Value{}); },
           [=](const Tensors& x) { return at::einsum(equation, x); }};
 }
 
 Example attention_example(std::int64_t window) {
-  return {fmt::format("attention window {}", window), {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 3}}, {},
+  return {fmt::format("attention window {}", window),
+          {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 3}},
+          {},
           [=](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, {}, {}, true, 0.4, window)[0]; },
           [=](const Tensors& x) { return sdpa(x, visible(5, window), 0.4); }};
 }
 
 Example rotate_example(bool interleaved, bool inverse) {
-  return {fmt::format("rotate interleaved {} inverse {}", interleaved, inverse), {{2, 3, 4, 6}}, {},
+  return {fmt::format("rotate interleaved {} inverse {}", interleaved, inverse),
+          {{2, 3, 4, 6}},
+          {},
           [=](Builder& b, const Values& x) {
             std::vector<double> c, s;
             for (int i = 0; i < 12; ++i) c.push_back(std::cos(0.7 * i)), s.push_back(std::sin(0.7 * i));
-            return b.rotate(x[0], b.constant("cos", DType::fp64, {2, 3, 2}, c), b.constant("sin", DType::fp64, {2, 3, 2}, s), interleaved, inverse);
+            return b.rotate(x[0], b.constant("cos", DType::fp64, {2, 3, 2}, c), b.constant("sin", DType::fp64, {2, 3, 2}, s), interleaved,
+                            inverse);
           },
           [=](const Tensors& x) {
             const at::Tensor angle = at::arange(12, at::kDouble).mul(inverse ? -0.7 : 0.7).view({2, 3, 2});
@@ -109,20 +119,49 @@ std::vector<Example> examples() {
   return {
       {"silu", {m}, {}, [](Builder& b, const Values& x) { return b.silu(x[0]); }, [](const Tensors& x) { return at::silu(x[0]); }},
       {"gelu", {m}, {}, [](Builder& b, const Values& x) { return b.gelu(x[0], false); }, [](const Tensors& x) { return at::gelu(x[0]); }},
-      {"gelu tanh", {m}, {}, [](Builder& b, const Values& x) { return b.gelu(x[0], true); }, [](const Tensors& x) { return at::gelu(x[0], "tanh"); }},
+      {"gelu tanh",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.gelu(x[0], true); },
+       [](const Tensors& x) { return at::gelu(x[0], "tanh"); }},
       {"relu", {m}, {}, [](Builder& b, const Values& x) { return b.relu(x[0]); }, [](const Tensors& x) { return at::relu(x[0]); }},
-      {"rms_norm", {{2, 3, 5}, {5}}, {}, [](Builder& b, const Values& x) { return b.rms_norm(x[0], x[1], 1e-3); },
+      {"rms_norm",
+       {{2, 3, 5}, {5}},
+       {},
+       [](Builder& b, const Values& x) { return b.rms_norm(x[0], x[1], 1e-3); },
        [](const Tensors& x) { return at::rms_norm(x[0], {5}, x[1], 1e-3); }},
       {"add", {m, m}, {}, [](Builder& b, const Values& x) { return b.add(x[0], x[1]); }, [](const Tensors& x) { return x[0].add(x[1]); }},
-      {"add a bias", {m, {5}}, {}, [](Builder& b, const Values& x) { return b.add(x[0], x[1]); }, [](const Tensors& x) { return x[0].add(x[1]); }},
+      {"add a bias",
+       {m, {5}},
+       {},
+       [](Builder& b, const Values& x) { return b.add(x[0], x[1]); },
+       [](const Tensors& x) { return x[0].add(x[1]); }},
       {"mul", {m, m}, {}, [](Builder& b, const Values& x) { return b.mul(x[0], x[1]); }, [](const Tensors& x) { return x[0].mul(x[1]); }},
-      {"a value read twice", {m}, {}, [](Builder& b, const Values& x) { return b.mul(x[0], b.silu(x[0])); }, [](const Tensors& x) { return x[0].mul(at::silu(x[0])); }},
+      {"a value read twice",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.mul(x[0], b.silu(x[0])); },
+       [](const Tensors& x) { return x[0].mul(at::silu(x[0])); }},
       {"scale", {m}, {}, [](Builder& b, const Values& x) { return b.scale(x[0], -1.7); }, [](const Tensors& x) { return x[0].mul(-1.7); }},
-      {"cast", {m}, {}, [](Builder& b, const Values& x) { return b.cast(b.cast(x[0], "fp32"), "fp64"); }, [](const Tensors& x) { return x[0].to(at::kFloat).to(at::kDouble); }},
-      {"broadcast", {{3}, m}, {}, [](Builder& b, const Values& x) { return b.mul(b.broadcast(x[0], x[1], "a, a b -> a b"), x[1]); },
+      {"cast",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.cast(b.cast(x[0], "fp32"), "fp64"); },
+       [](const Tensors& x) { return x[0].to(at::kFloat).to(at::kDouble); }},
+      {"broadcast",
+       {{3}, m},
+       {},
+       [](Builder& b, const Values& x) { return b.mul(b.broadcast(x[0], x[1], "a, a b -> a b"), x[1]); },
        [](const Tensors& x) { return x[0].unsqueeze(1).mul(x[1]); }},
-      {"embedding", {{7, 3}}, {ids}, [](Builder& b, const Values& x) { return b.embedding(x[0], x[1], -1); }, [](const Tensors& x) { return at::embedding(x[0], x[1]); }},
-      {"embedding with padding", {{7, 3}}, {ids}, [](Builder& b, const Values& x) { return b.embedding(x[0], x[1], 3); },
+      {"embedding",
+       {{7, 3}},
+       {ids},
+       [](Builder& b, const Values& x) { return b.embedding(x[0], x[1], -1); },
+       [](const Tensors& x) { return at::embedding(x[0], x[1]); }},
+      {"embedding with padding",
+       {{7, 3}},
+       {ids},
+       [](Builder& b, const Values& x) { return b.embedding(x[0], x[1], 3); },
        [](const Tensors& x) { return at::embedding(x[0], x[1], 3); }},
       einsum_example("b s k, h r d k -> b s h r d", {{2, 3, 5}, {2, 3, 2, 5}}),
       einsum_example("b s h r d, k h r d -> b s k", {{2, 3, 2, 3, 2}, {5, 2, 3, 2}}),
@@ -134,24 +173,38 @@ std::vector<Example> examples() {
       einsum_example("a b -> ()", {{3, 5}}),
       attention_example(0),
       attention_example(2),
-      {"attention inside documents, not causal", {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}}, {row},
+      {"attention inside documents, not causal",
+       {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}},
+       {row},
        [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], x[3], x[3], {}, false, 0.5, 0)[0]; },
        [](const Tensors& x) { return sdpa(x, x[3].unsqueeze(1).eq(x[3].unsqueeze(2)).unsqueeze(1), 0.5); }},
-      {"attention with sinks", {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}, {3, 2}}, {},
+      {"attention with sinks",
+       {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}, {3, 2}},
+       {},
        [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, {}, x[3], true, 0.5, 3)[0]; },
        [](const Tensors& x) { return attention_with_sinks(x, visible(5, 3), 0.5); }},
       rotate_example(false, false),
       rotate_example(true, false),
       rotate_example(false, true),
-      {"cross-entropy", {{2, 6, 9}}, {labels},
+      {"cross-entropy",
+       {{2, 6, 9}},
+       {labels},
        [](Builder& b, const Values& x) {
          const Value max = b.row_max(x[0]);
          return b.nll(max, b.sum_exp(x[0], max), b.pick(x[0], x[1]), x[1]);
        },
-       [](const Tensors& x) { return at::cross_entropy_loss(x[0].flatten(0, 1), x[1].flatten(), {}, 0, -100, 0.0).view({2, 6}); }},
-      {"log-sum-exp", {{4, 9}}, {},
-       [](Builder& b, const Values& x) { return b.sum_exp(x[0], b.row_max(x[0])); }, [](const Tensors& x) { return x[0].sub(x[0].detach().amax(-1, true)).exp().sum(-1); }},
-      {"pick", {{2, 6, 9}}, {labels}, [](Builder& b, const Values& x) { return b.pick(x[0], x[1]); },
+       [](const Tensors& x) {
+         return at::cross_entropy_loss(x[0].flatten(0, 1), x[1].flatten(), {}, 0, -100, 0.0).view({2, 6});
+       }},
+      {"log-sum-exp",
+       {{4, 9}},
+       {},
+       [](Builder& b, const Values& x) { return b.sum_exp(x[0], b.row_max(x[0])); },
+       [](const Tensors& x) { return x[0].sub(x[0].detach().amax(-1, true)).exp().sum(-1); }},
+      {"pick",
+       {{2, 6, 9}},
+       {labels},
+       [](Builder& b, const Values& x) { return b.pick(x[0], x[1]); },
        [](const Tensors& x) { return at::gather(x[0], -1, x[1].clamp_min(0).unsqueeze(-1)).squeeze(-1).mul(x[1].ge(0)); }},
   };
 }
@@ -167,8 +220,10 @@ Program program(const Example& example) {
   Program p;
   Builder b(p.graph);
   for (std::size_t i = 0; i < example.real.size(); ++i)
-    p.operands.push_back(p.graph.declare(ValueKind::state, fmt::format("x{}", i), {DType::fp64, example.real[i], {}}, {{"trainable", true}}));
-  for (const at::Tensor& t : example.data) p.operands.push_back(p.graph.declare(ValueKind::input, fmt::format("x{}", p.operands.size()), {DType::i64, t.sizes().vec(), {}}));
+    p.operands.push_back(
+        p.graph.declare(ValueKind::state, fmt::format("x{}", i), {DType::fp64, example.real[i], {}}, {{"trainable", true}}));
+  for (const at::Tensor& t : example.data)
+    p.operands.push_back(p.graph.declare(ValueKind::input, fmt::format("x{}", p.operands.size()), {DType::i64, t.sizes().vec(), {}}));
   p.y = example.ours(b, p.operands);
   p.weight = p.graph.declare(ValueKind::input, "weight", p.graph.type(p.y));
   std::vector<std::string> dims;
@@ -239,6 +294,5 @@ TEST(Autograd, every_op_with_a_gradient_is_among_the_examples) {
     const Program p = program(example);
     for (const Node& node : p.graph.nodes(Segment::first)) tested.insert(node.op->name);
   }
-  for (const OpDef& op : all_ops())
-    EXPECT_TRUE(!op.grad || tested.contains(op.name)) << op.name;
+  for (const OpDef& op : all_ops()) EXPECT_TRUE(!op.grad || tested.contains(op.name)) << op.name;
 }

@@ -102,12 +102,14 @@ def rope_llama3_new_spelling(folder):
 
 
 def rope_yarn(folder):
-    write(folder, "qwen2", rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, max_position_embeddings=128)
+    rope = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    write(folder, "qwen2", rope_scaling=rope, max_position_embeddings=128)
 
 
 def rope_yarn_mscale(folder):
-    write(folder, "llama", head_dim=32, rope_parameters={"rope_type": "yarn", "factor": 8, "mscale": 0.7, "mscale_all_dim": 1.2, "beta_fast": 16,
-          "beta_slow": 2, "truncate": False, "original_max_position_embeddings": 256, "rope_theta": 500.0})
+    rope = {"rope_type": "yarn", "factor": 8, "mscale": 0.7, "mscale_all_dim": 1.2, "beta_fast": 16, "beta_slow": 2, "truncate": False,
+            "original_max_position_embeddings": 256, "rope_theta": 500.0}
+    write(folder, "llama", head_dim=32, rope_parameters=rope)
 
 
 def rope_yarn_attention_factor(folder):
@@ -138,7 +140,8 @@ def mistral_window(folder):
 
 
 def mistral_no_window(folder):
-    write(folder, "mistral", sliding_window=None, num_attention_heads=8, num_key_value_heads="missing", rope_theta=1e6, tie_word_embeddings=True)
+    write(folder, "mistral", sliding_window=None, num_attention_heads=8, num_key_value_heads="missing", rope_theta=1e6,
+          tie_word_embeddings=True)
 
 
 # ---- qwen2
@@ -171,15 +174,17 @@ def rope_table(folder):
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
     import torch
 
-    sizes = dict(vocab_size=8, hidden_size=4096, intermediate_size=8, num_hidden_layers=1, num_attention_heads=32, max_position_embeddings=32768)
+    sizes = dict(vocab_size=8, hidden_size=4096, intermediate_size=8, num_hidden_layers=1, num_attention_heads=32,
+                 max_position_embeddings=32768)
     factors = [1 + i / 7 for i in range(64)]
+    llama3 = LLAMA3 | {"factor": 32, "original_max_position_embeddings": 8192}
     ropes = [{"rope_theta": 1e4}, {"rope_theta": 1e6}, {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.5},
-             {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 3.7},
-             {"rope_theta": 5e5, "rope_type": "llama3", "factor": 32, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192},
+             {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 3.7}, {"rope_theta": 5e5, "rope_type": "llama3"} | llama3,
              {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
-             {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192, "truncate": False, "mscale": 1.0,
-              "mscale_all_dim": 0.6},
-             {"rope_theta": 1e4, "rope_type": "longrope", "short_factor": factors, "long_factor": factors[::-1], "original_max_position_embeddings": 4096}]
+             {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192, "truncate": False,
+              "mscale": 1.0, "mscale_all_dim": 0.6},
+             {"rope_theta": 1e4, "rope_type": "longrope", "short_factor": factors, "long_factor": factors[::-1],
+              "original_max_position_embeddings": 4096}]
     rows = []
     for rope in ropes:
         for seq in (4096, 32768, 40001):
@@ -190,7 +195,7 @@ def rope_table(folder):
     (folder / "rope.json").write_text(json.dumps(rows))
 
 
-FIXTURES = (llama, llama_bias, llama_tied, llama_padding, llama_padding_tied, llama_old_spelling, llama_gelu, llama_gelu_tanh, llama_gelu_new, llama_relu,
-            rope_linear, rope_dynamic, rope_dynamic_short, rope_llama3, rope_llama3_new_spelling, rope_yarn, rope_yarn_mscale,
-            rope_yarn_attention_factor, rope_longrope_short, rope_longrope_long, rope_longrope_attention_factor, mistral_window, mistral_no_window, qwen2,
-            qwen2_sliding_tied, qwen3, qwen3_tied_default_head_dim, qwen3_bias_layer_types)
+FIXTURES = (llama, llama_bias, llama_tied, llama_padding, llama_padding_tied, llama_old_spelling, llama_gelu, llama_gelu_tanh,
+            llama_gelu_new, llama_relu, rope_linear, rope_dynamic, rope_dynamic_short, rope_llama3, rope_llama3_new_spelling, rope_yarn,
+            rope_yarn_mscale, rope_yarn_attention_factor, rope_longrope_short, rope_longrope_long, rope_longrope_attention_factor,
+            mistral_window, mistral_no_window, qwen2, qwen2_sliding_tied, qwen3, qwen3_tied_default_head_dim, qwen3_bias_layer_types)
