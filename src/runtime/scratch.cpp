@@ -4,6 +4,7 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "base/error.h"
@@ -12,10 +13,10 @@
 namespace sheaf {
 namespace {
 
-constexpr std::int64_t kAlign = 64;
+constexpr std::int64_t kAlign[2] = {64, 256};    // cpu, cuda: what LibTorch's own allocators give, or what its kernels ask for
 thread_local ScratchScope* t_current[2] = {nullptr, nullptr};
-thread_local std::uint64_t t_serial = 0;
-thread_local std::int64_t t_stray = 0;
+thread_local std::int64_t t_stray[2] = {0, 0};
+std::atomic<std::uint64_t> last_serial = 0;
 
 void free_served(void* pointer) {
   // Served memory is freed by the row that asked for it, on its thread; a tensor that outlives its row would be a bug of the row.
@@ -39,7 +40,7 @@ class CpuAllocator final : public c10::Allocator {
   c10::DataPtr allocate(std::size_t bytes) override {
     ScratchScope* scope = t_current[0];
     if (!scope) {
-      ++t_stray;
+      count_stray_allocation(DeviceKind::cpu);
       return inner_->allocate(bytes);
     }
     if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return {pointer, pointer, free_served, c10::Device(c10::kCPU)};
@@ -57,7 +58,7 @@ class CpuAllocator final : public c10::Allocator {
 }    // namespace
 
 std::int64_t SlotHeap::allocate(std::int64_t bytes) {
-  bytes = std::max<std::int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  bytes = std::max<std::int64_t>(align_, (bytes + align_ - 1) / align_ * align_);
   std::int64_t offset = 0;
   for (const auto& [begin, end] : used_) {
     if (offset + bytes <= begin) break;
@@ -71,7 +72,12 @@ std::int64_t SlotHeap::allocate(std::int64_t bytes) {
 void SlotHeap::free(std::int64_t offset) { used_.erase(offset); }
 
 ScratchScope::ScratchScope(DeviceKind device, void* base, std::int64_t bytes)
-    : device_(device), base_(static_cast<char*>(base)), bytes_(bytes), outer_(t_current[static_cast<int>(device)]), serial_(++t_serial) {
+    : device_(device),
+      base_(static_cast<char*>(base)),
+      bytes_(bytes),
+      heap_(kAlign[static_cast<int>(device)]),
+      outer_(t_current[static_cast<int>(device)]),
+      serial_(++last_serial) {
   t_current[static_cast<int>(device)] = this;
 }
 ScratchScope::~ScratchScope() { t_current[static_cast<int>(device_)] = outer_; }
@@ -103,10 +109,12 @@ void install_scratch_allocators() {
   });
 }
 
-std::int64_t num_stray_allocations() { return t_stray; }
+std::int64_t num_stray_allocations(DeviceKind device) { return t_stray[static_cast<int>(device)]; }
+void count_stray_allocation(DeviceKind device) { ++t_stray[static_cast<int>(device)]; }
 
 #ifndef SHEAF_CUDA
 void install_cuda_scratch_allocator() {}
+void take_lasting_workspaces(DeviceKind, int) {}
 #endif
 
 }    // namespace sheaf

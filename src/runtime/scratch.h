@@ -11,11 +11,14 @@ namespace sheaf {
 // First fit over a range of addresses: the same sequence of calls gives the same offsets, so the peak measured once is the peak for ever.
 class SlotHeap {
  public:
+  explicit SlotHeap(std::int64_t align) : align_(align) {}
   std::int64_t allocate(std::int64_t bytes);    // offset
   void free(std::int64_t offset);
   std::int64_t peak() const { return peak_; }
+  bool empty() const { return used_.empty(); }
 
  private:
+  std::int64_t align_;
   std::map<std::int64_t, std::int64_t> used_;    // offset -> end
   std::int64_t peak_ = 0;
 };
@@ -29,6 +32,7 @@ class ScratchScope {
   ScratchScope(const ScratchScope&) = delete;
   ScratchScope& operator=(const ScratchScope&) = delete;
   std::int64_t peak() const { return heap_.peak(); }
+  bool empty() const { return heap_.empty(); }    // all that was served came back
 
   // For the allocators.
   static ScratchScope* current(DeviceKind device);
@@ -47,9 +51,15 @@ class ScratchScope {
   std::uint64_t serial_;
 };
 
-// Installs the allocators; called once, before tensors are made.
+// Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.
 void install_scratch_allocators();
+
+// Has the libraries below LibTorch take now, outside of any slot, what they allocate once per thread, device and stream and keep: the
+// workspaces of cuBLAS. Cheap when done before. Nothing to do on the CPU.
+void take_lasting_workspaces(DeviceKind device, int device_index);
+
 // Allocations through c10 on this thread that no slot served, ever: constant across steps after warm-up.
-std::int64_t num_stray_allocations();
+std::int64_t num_stray_allocations(DeviceKind device = DeviceKind::cpu);
+void count_stray_allocation(DeviceKind device);    // for the allocators
 
 }    // namespace sheaf
