@@ -1,11 +1,12 @@
 #include "engine/weights.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "checkpoint/convert.h"
-#include "models/hf_names.h"
 
 namespace sheaf {
 namespace {
@@ -17,8 +18,20 @@ Values trainable_states(const Graph& graph) {
   return out;
 }
 
-// Writes a state and what is derived from it.
-void write_master(Executor& executor, Value v, const std::vector<float>& data) {
+// States mirror the tensors of a HF folder with their dims split; `file_shape` is the shape before the split.
+Shape file_shape(const ValueInfo& state) {
+  if (!state.attrs.has("file_shape")) return state.type.shape;
+  Shape shape;
+  for (const std::string& extent : split(state.attrs.text("file_shape"), ' ')) shape.push_back(std::stoll(extent));
+  return shape;
+}
+
+// Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
+bool is_ignored(std::string_view name, bool tied_head) { return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight"); }
+
+}    // namespace
+
+void write_master(Executor& executor, Value v, std::span<const float> data) {
   const Graph& graph = executor.graph();
   executor.write(v, data.data(), graph.type(v).bytes());
   const Value derived = graph.find(graph[v].name + ".c");
@@ -28,13 +41,11 @@ void write_master(Executor& executor, Value v, const std::vector<float>& data) {
   executor.write(derived, low.data(), graph.type(derived).bytes());
 }
 
-}    // namespace
-
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   const Graph& graph = executor.graph();
   std::vector<ExpectedTensor> expected;
-  for (const Value v : trainable_states(graph)) expected.push_back({graph[v].name, hf_shape(graph[v].name, graph.type(v).shape)});
-  check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored_tensor(name, tied_head); });
+  for (const Value v : trainable_states(graph)) expected.push_back({graph[v].name, file_shape(graph[v])});
+  check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored(name, tied_head); });
   std::vector<float> data;
   for (const Value v : trainable_states(graph)) {
     const StoredTensor& stored = folder.weights().at(graph[v].name);
@@ -52,7 +63,11 @@ void init_weights(Executor& executor, std::uint64_t seed) {
   for (const Value v : trainable_states(graph)) {
     const ValueInfo& info = graph[v];
     data.assign(static_cast<std::size_t>(num_elements(info.type.shape)), info.attrs.text("init") == "ones" ? 1.0f : 0.0f);
-    if (info.attrs.text("init") == "normal") fill_normal(seed, info.name, 0, static_cast<float>(info.attrs.number("std")), data);
+    if (info.attrs.text("init") == "normal") fill_normal(data, seed, hash_text(info.name), 0, 0, info.attrs.number("std"));
+    if (info.attrs.has("zero_row")) {    // the embedding of the padding token
+      const std::int64_t width = info.type.shape.back(), row = info.attrs.integer("zero_row");
+      std::fill_n(data.begin() + row * width, width, 0.0f);
+    }
     write_master(executor, v, data);
   }
 }
@@ -61,7 +76,7 @@ void save_weights(const Executor& executor, const std::string& folder, Json conf
   const Graph& graph = executor.graph();
   config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = std::string(hf_name(options.dtype));
   std::vector<TensorToWrite> tensors;
-  for (const Value v : trainable_states(graph)) tensors.push_back({graph[v].name, options.dtype, hf_shape(graph[v].name, graph.type(v).shape)});
+  for (const Value v : trainable_states(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
   HfWriter writer(folder, config, tensors, {.side_files_from = options.side_files_from});
   std::vector<float> data;
   for (const Value v : trainable_states(graph)) {

@@ -1,6 +1,10 @@
+#include <unistd.h>
+
 #include <chrono>
+#include <filesystem>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "passes/pass.h"
 
@@ -34,11 +38,15 @@ Graph RunPasses::operator()(Graph graph, const std::vector<Pass>& passes, const 
   if (dump) dump("model", graph);
   for (const Pass& pass : passes) {
     const auto begin = std::chrono::steady_clock::now();
+    const Graph before = graph;
     try {
       graph = pass.run(std::move(graph), options);
       verify(graph, Level::l1);
     } catch (const InternalError& error) {
-      throw InternalError(fmt::format("after {}: {}", pass.name, error.what()));
+      // A bug of ours is reported with what reproduces it: sheaf opt FILE --pass NAME.
+      const std::string path = (std::filesystem::temp_directory_path() / fmt::format("sheaf-before-{}-{}.ir", pass.name, ::getpid())).string();
+      write_file_atomically(path, print(before));
+      throw InternalError(fmt::format("in pass {}: {}; its input is in {}", pass.name, error.what(), path));
     }
     times.push_back({pass.name, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
     if (dump) dump(pass.name, graph);

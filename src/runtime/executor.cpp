@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/fill.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
@@ -25,10 +26,14 @@ struct Call {
   void* scratch = nullptr;
   std::int64_t scratch_bytes = 0;
 
+  std::vector<at::Tensor> gaps;    // pack in the arena: bytes between members, which must read as zeros
+
   std::string_view kernel() const { return row ? row->name : "aten"; }
   void launch() {
     const Args args{in, out, node->attrs};
-    row ? row->launch(args) : node->op->kernel(args);
+    if (row) row->launch(args);
+    else if (node->op->kernel) node->op->kernel(args);
+    for (at::Tensor& gap : gaps) gap.zero_();
   }
 };
 
@@ -75,6 +80,7 @@ struct Executor::Impl {
   std::int64_t measure(const Node& node, const KernelRow* row);
   void allocate();
   void bind();
+  void bind_gaps(Call& call);
   void run(Segment segment);
   at::Tensor slot_block(std::size_t first, std::size_t count) const {
     return persistent.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
@@ -128,8 +134,15 @@ void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kS
 
 void Executor::Impl::allocate() {
   const auto bytes = at::TensorOptions().dtype(at::kByte).device(at_device(options));
-  persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
-  arena = at::empty({std::max<std::int64_t>(1, memory.arena_bytes)}, bytes);
+  try {
+    persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
+    arena = at::empty({std::max<std::int64_t>(1, memory.arena_bytes)}, bytes);
+    if (options.poison) arena.fill_(0xff);
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    user_error("the plan does not fit on {}: {} for states and inputs, {} for a step; lower train_micro_batch_size_per_gpu or data.seq_len\n{}", name(options.device),
+               human_bytes(static_cast<double>(memory.persistent_bytes)), human_bytes(static_cast<double>(memory.arena_bytes)), what.substr(0, what.find('\n')));
+  }
 }
 
 void Executor::Impl::bind() {
@@ -150,6 +163,7 @@ void Executor::Impl::bind() {
       const NodeMemory& scratch = memory.nodes[static_cast<std::size_t>(s)][n];
       list[n].scratch = static_cast<char*>(arena.data_ptr()) + scratch.scratch_offset;
       list[n].scratch_bytes = scratch.scratch_bytes;
+      if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
   }
   const auto add_slot = [&](const std::string& name, auto& table, Value v) {
@@ -171,15 +185,36 @@ void Executor::Impl::bind() {
     }
 }
 
+// The gaps of a persistent pack are zero from the start and stay so; those of the arena hold what an earlier value left.
+void Executor::Impl::bind_gaps(Call& call) {
+  const Place& pack = memory.places[static_cast<std::size_t>(call.node->out[0].id)];
+  if (pack.block == Block::persistent) return;
+  std::int64_t end = pack.offset;
+  const auto zero_from = [&](std::int64_t begin, std::int64_t to) {
+    if (begin < to) call.gaps.push_back(arena.narrow(0, begin, to - begin));
+  };
+  for (const Value v : call.node->in) {
+    const std::int64_t begin = memory.places[static_cast<std::size_t>(v.id)].offset;
+    zero_from(end, begin);
+    end = begin + graph.type(v).bytes();
+  }
+  zero_from(end, pack.offset + graph.type(call.node->out[0]).bytes());
+}
+
 void Executor::Impl::run(Segment segment) {
   auto& list = calls[static_cast<std::size_t>(segment)];
   for (std::size_t n = 0; n < list.size(); ++n) {
     Call& call = list[n];
-    if (!call.row && !call.node->op->kernel) continue;    // storage only
+    if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
     const auto begin = std::chrono::steady_clock::now();
     {
       const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
-      call.launch();
+      try {
+        call.launch();
+      } catch (const std::exception& error) {
+        const std::string what = error.what();
+        SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(), what.substr(0, what.find('\n')));
+      }
       SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
     }
     if (!timing) continue;

@@ -15,6 +15,7 @@ struct ExecutorOptions {
   DeviceKind device = DeviceKind::cpu;
   int device_index = 0;
   bool deterministic = true;
+  bool poison = false;    // the arena starts as NaN: whatever reads what nothing wrote is seen
 };
 
 // Throws UserError if the device is absent: what was found and how to get it.

@@ -4,6 +4,13 @@
 #include "runtime/kernels/rows.h"
 
 namespace sheaf {
+
+// cpu_attention.cpp
+bool cpu_attention_takes(const Attrs& attrs, const Types& in);
+bool cpu_attention_grad_takes(const Attrs& attrs, const Types& in);
+void cpu_attention(const Args& a);
+void cpu_attention_grad(const Args& a);
+
 namespace {
 
 // One pass over memory, where the composition of the op takes a dozen.
@@ -17,7 +24,11 @@ void adamw_launch(const Args& a) {
 }    // namespace
 
 std::vector<KernelRow> cpu_rows() {
-  return {{.op = "adamw", .device = DeviceKind::cpu, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch}};
+  return {
+      {.op = "adamw", .device = DeviceKind::cpu, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
+      {.op = "attention", .device = DeviceKind::cpu, .name = "flash_cpu", .takes = cpu_attention_takes, .launch = cpu_attention},
+      {.op = "attention_grad", .device = DeviceKind::cpu, .name = "flash_cpu", .takes = cpu_attention_grad_takes, .launch = cpu_attention_grad},
+  };
 }
 
 #ifndef SHEAF_CUDA

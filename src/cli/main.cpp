@@ -1,0 +1,83 @@
+// sheaf COMMAND ...: finds the command, runs it, and turns errors into messages and exit codes: 0 done, 1 a bug of ours, 2 the user can
+// mend it, 130 interrupted.
+#include <cstdio>
+#include <exception>
+#include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/commands.h"
+
+using namespace sheaf;
+
+namespace {
+
+struct Command {
+  const char* name;
+  const char* summary;
+  Action (*add)(CLI::App&);    // nullptr: not built yet
+  const char* arrives = "";
+};
+
+constexpr Command kCommands[] = {
+    {"train", "train a model: the main job", train_command},
+    {"ops", "the op library", ops_command},
+    {"passes", "the passes of a training step, in order", passes_command},
+    {"opt", "run passes on a graph in text form", opt_command},
+    {"config", "every key of a run configuration", config_command},
+    {"doctor", "what this machine and this build offer", doctor_command},
+    {"plan", "placements, bytes and seconds of a run, without a device", nullptr, "with the placements"},
+    {"eval", "loss, perplexity and log-probabilities of a model on a file", nullptr, "with tokenizers and evaluation"},
+    {"tokenize", "text to token files", nullptr, "with tokenizers and evaluation"},
+    {"checkpoint", "show, verify or export a checkpoint", nullptr, "with checkpoints"},
+    {"generate", "text from a model", nullptr, "with generation"},
+    {"rl", "reinforcement learning", nullptr, "with generation"},
+    {"bench", "benchmarks", nullptr, "with expert parallelism"},
+};
+
+int run(int argc, char** argv) {
+  CLI::App app("sheaf trains large language models from a HuggingFace folder and one JSON file.", "sheaf");
+  app.require_subcommand(1);
+  app.footer("`sheaf COMMAND --help` explains a command. Documentation: docs/");
+  std::vector<std::pair<CLI::App*, Action>> actions;
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) {
+    names.emplace_back(command.name);
+    CLI::App* sub = app.add_subcommand(command.name, command.add ? command.summary : fmt::format("{} (not built yet: arrives {})", command.summary, command.arrives));
+    if (command.add) {
+      actions.emplace_back(sub, command.add(*sub));
+    } else {
+      sub->allow_extras();
+      actions.emplace_back(sub, [&command]() -> int { user_error("sheaf {} is not built yet: it arrives {}", command.name, command.arrives); });
+    }
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
+      user_error("no command {}{}; `sheaf --help` lists them", quote(argv[1]), did_you_mean(argv[1], names));
+    const bool known = argc > 1 && std::find(names.begin(), names.end(), argv[1]) != names.end();
+    user_error("{}\nsee: sheaf {}--help", error.what(), known ? std::string(argv[1]) + " " : "");
+  }
+  for (const auto& [sub, action] : actions)
+    if (sub->parsed()) return action();
+  return 0;
+}
+
+}    // namespace
+
+int main(int argc, char** argv) try {
+  return run(argc, argv);
+} catch (const UserError& error) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "sheaf: %s\n", error.what());
+  return 2;
+} catch (const std::exception& error) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "sheaf: internal error, a bug in sheaf: %s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,11 @@
+#pragma once
+#include <string>
+#include <vector>
+
+namespace sheaf {
+
+std::string libtorch_version();
+bool cuda_build();
+std::vector<std::string> gpu_descriptions();    // "NVIDIA H200, 139.8 GiB, compute 9.0"; empty without CUDA
+
+}    // namespace sheaf

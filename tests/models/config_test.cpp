@@ -1,0 +1,170 @@
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "models/model.h"
+#include "ops/op_table.h"
+
+using namespace sheaf;
+
+namespace {
+
+const char* const kBase =
+    R"({"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4})";
+
+// The base config of a family with some keys changed; a null is kept as null.
+Json config(const std::string& model_type, const char* changes = "{}") {
+  Json json = parse_json(kBase, "base");
+  json["model_type"] = model_type;
+  const Json patch = parse_json(changes, "changes");
+  for (const auto& [key, value] : patch.items()) json[key] = value;
+  return json;
+}
+DenseConfig parse(const std::string& model_type, const char* changes = "{}") { return parse_model_config(config(model_type, changes)); }
+
+}    // namespace
+
+TEST(ModelConfig, old_and_new_spellings_mean_the_same) {
+  const DenseConfig old =
+      parse("llama", R"({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4}, "torch_dtype": "bfloat16"})");
+  const DenseConfig fresh =
+      parse("llama", R"({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000}, "dtype": "bfloat16"})");
+  EXPECT_EQ(old.rope, fresh.rope);
+  EXPECT_EQ(old.rope.theta, 5e5);
+  EXPECT_EQ(old.dtype, DType::bf16);
+  EXPECT_EQ(fresh.dtype, DType::bf16);
+  EXPECT_EQ(parse("llama", R"({"rope_scaling": null, "rope_theta": 2e4})").rope,
+            parse("llama", R"({"rope_parameters": {"rope_theta": 2e4}})").rope);
+}
+
+TEST(ModelConfig, missing_and_null_keys_take_the_defaults_of_the_family) {
+  EXPECT_EQ(parse("llama").kv_heads, 4);
+  EXPECT_EQ(parse("llama", R"({"num_key_value_heads": null})").kv_heads, 4);
+  EXPECT_EQ(parse("mistral", R"({"num_attention_heads": 16})").kv_heads, 8);
+  EXPECT_EQ(parse("llama", R"({"head_dim": null})").head_dim, 16);
+  EXPECT_EQ(parse("qwen3", R"({"num_key_value_heads": 2})").head_dim, 128);
+  EXPECT_EQ(parse("qwen3", R"({"num_key_value_heads": 2, "head_dim": null})").head_dim, 16);
+  EXPECT_EQ(parse("llama").max_positions, 2048);
+  EXPECT_EQ(parse("llama").padding_id, std::nullopt);
+  EXPECT_EQ(parse("llama", R"({"pad_token_id": -1})").padding_id, 255);
+  EXPECT_EQ(parse("llama", R"({"eos_token_id": [7, 9]})").eos_id, 7);
+  EXPECT_EQ(parse("llama", R"({"eos_token_id": 3})").eos_id, 3);
+}
+
+TEST(ModelConfig, sliding_windows_follow_the_family) {
+  using W = std::vector<std::int64_t>;
+  EXPECT_EQ(parse("llama").windows, (W{0, 0, 0, 0}));
+  const char* kv = R"({"num_key_value_heads": 4})";
+  EXPECT_EQ(parse("mistral", kv).windows, (W{4096, 4096, 4096, 4096}));
+  EXPECT_EQ(parse("mistral", R"({"num_key_value_heads": 4, "sliding_window": null})").windows, (W{0, 0, 0, 0}));
+  EXPECT_EQ(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9})").windows, (W{0, 0, 0, 0}));
+  EXPECT_EQ(
+      parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3})").windows,
+      (W{0, 0, 0, 9}));
+  EXPECT_EQ(parse("qwen3", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true,
+                               "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]})")
+                .windows,
+            (W{9, 0, 0, 9}));
+}
+
+struct Bad {
+  const char* model_type;
+  const char* changes;
+  std::vector<const char*> said;    // each must be in the message
+};
+
+TEST(ModelConfig, each_error_names_file_key_value_and_what_is_supported) {
+  const Bad bad[] = {
+      {"gpt2", "{}", {"'model_type'", "\"gpt2\"", "supported: llama, mistral, qwen2, qwen3"}},
+      {"qwen", "{}", {"did you mean 'qwen2'?"}},
+      {"llama", R"({"model_type": null})", {"'model_type' is missing", "llama"}},
+      {"llama", R"({"model_type": 3})", {"'model_type' is 3", "a string was wanted"}},
+      {"llama", R"({"hidden_size": null})", {"'hidden_size' is missing"}},
+      {"llama", R"({"hidden_size": "64"})", {"'hidden_size' is \"64\"", "an integer was wanted"}},
+      {"llama", R"({"hidden_size": 64.5})", {"'hidden_size' is 64.5", "an integer was wanted"}},
+      {"llama", R"({"vocab_size": 0})", {"'vocab_size' is 0", "a positive integer"}},
+      {"llama", R"({"vocab_size": 4294967296})", {"'vocab_size'", "below 2^31"}},
+      {"llama", R"({"vocab_size": 18446744073709551615})", {"'vocab_size'", "an integer was wanted"}},
+      {"llama", R"({"vocab_size": 2147483647, "hidden_size": 2147483644})", {"'hidden_size'", "larger than any machine"}},
+      {"llama", R"({"num_hidden_layers": 2000000})", {"'num_hidden_layers'", "at most 10000"}},
+      {"llama", R"({"num_key_value_heads": 3})", {"'num_attention_heads' is 4", "'num_key_value_heads' (3)"}},
+      {"qwen2", "{}", {"'num_key_value_heads' (32, the default of qwen2)"}},
+      {"llama", R"({"num_attention_heads": 5})", {"'hidden_size' is 64", "'num_attention_heads' (5)", "'head_dim'"}},
+      {"llama", R"({"head_dim": 15})", {"15 channels", "even"}},
+      {"llama", R"({"hidden_act": "tanh"})", {"'hidden_act' is \"tanh\"", "supported: silu", "gelu_new", "relu"}},
+      {"llama", R"({"tie_word_embeddings": 1})", {"'tie_word_embeddings' is 1", "true or false"}},
+      {"llama", R"({"rms_norm_eps": "1e-6"})", {"'rms_norm_eps'", "a number was wanted"}},
+      {"llama", R"({"rms_norm_eps": -1})", {"'rms_norm_eps' is -1", "at least 0"}},
+      {"llama", R"({"quantization_config": {"bits": 4}})", {"'quantization_config'", "not supported"}},
+      {"llama", R"({"is_causal": false})", {"'is_causal'", "causal"}},
+      {"llama", R"({"dtype": "float8_e4m3fn"})", {"'dtype' is \"float8_e4m3fn\"", "supported: float32, bfloat16, float16"}},
+      {"llama", R"({"torch_dtype": "int8"})", {"'torch_dtype'", "supported"}},
+      {"llama", R"({"pad_token_id": 256})", {"'pad_token_id' is 256", "vocab_size 256"}},
+      {"llama", R"({"eos_token_id": "</s>"})", {"'eos_token_id'", "an integer was wanted"}},
+      {"llama", R"({"sliding_window": 16})", {"'sliding_window' is 16", "a llama model has none"}},
+      {"mistral", R"({"num_key_value_heads": 4, "attention_bias": true})", {"'attention_bias' is true", "a mistral model never has"}},
+      {"qwen2", R"({"num_key_value_heads": 4, "attention_bias": false})", {"'attention_bias' is false", "a qwen2 model always has"}},
+      {"qwen2", R"({"num_key_value_heads": 4, "layer_types": ["full_attention"]})", {"'layer_types'", "a list of 4 names"}},
+      {"qwen2", R"({"num_key_value_heads": 4, "layer_types": ["a", "b", "c", "d"]})", {"supported: full_attention, sliding_attention"}},
+      {"qwen2",
+       R"({"num_key_value_heads": 4, "layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]})",
+       {"use_sliding_window"}},
+      {"llama", R"({"partial_rotary_factor": 0.5})", {"'partial_rotary_factor' is 0.5", "whole heads"}},
+      {"llama", R"({"partial_rotary_factor": 2})", {"'partial_rotary_factor' is 2", "at most 1"}},
+      {"llama", R"({"rope_theta": 0})", {"'rope_theta' is 0", "above 1"}},
+      {"llama", R"({"rope_scaling": "linear"})", {"rope_scaling", "an object was wanted"}},
+      {"llama",
+       R"({"rope_scaling": {"type": "mrope"}})",
+       {"config.json: rope_scaling: 'type' is \"mrope\"", "supported: default, linear, dynamic, llama3, yarn, longrope"}},
+      {"llama", R"({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}})", {"'full_attention'", "not supported"}},
+      {"llama", R"({"rope_scaling": {"rope_type": "linear"}})", {"rope_scaling: 'factor' is missing"}},
+      {"llama", R"({"rope_scaling": {"rope_type": "linear", "factor": 0}})", {"'factor' is 0", "above 0"}},
+      {"llama",
+       R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}})",
+       {"'high_freq_factor' is 4", "more than"}},
+      {"llama", R"({"rope_scaling": {"rope_type": "yarn"}})", {"'factor' is missing"}},
+      {"llama",
+       R"({"rope_scaling": {"rope_type": "longrope", "short_factor": [1]}})",
+       {"'short_factor'", "8 numbers were wanted", "not 1"}},
+      {"llama", R"({"rope_scaling": {"rope_type": "dynamic", "factor": 2}, "head_dim": 2})", {"dynamic", "more than 2"}},
+  };
+  for (const Bad& b : bad) {
+    try {
+      parse(b.model_type, b.changes);
+      ADD_FAILURE() << b.model_type << " with " << b.changes << " is accepted";
+    } catch (const UserError& error) {
+      const std::string message = error.what();
+      EXPECT_TRUE(message.starts_with("config.json: ")) << message;
+      for (const char* part : b.said) EXPECT_NE(message.find(part), std::string::npos) << message << "\nlacks: " << part;
+    }
+  }
+  EXPECT_THROW(parse_model_config(parse_json("[]", "x")), UserError);
+  EXPECT_THROW(build_model(config("llama", R"({"attention_dropout": 0.1})"), {1, 4}, DType::fp32), UserError);
+}
+
+TEST(ModelConfig, every_supported_family_builds) {
+  for (const std::string& type : supported_model_types())
+    for (const DType compute : {DType::fp32, DType::bf16}) {
+      const Graph graph = build_model(config(type, R"({"num_key_value_heads": 2})"), {2, 8}, compute);
+      verify(graph, Level::l1);
+      EXPECT_EQ(print(parse_graph(print(graph), all_ops())), print(graph)) << type << ": text does not round-trip";
+    }
+}
+
+TEST(ModelConfig, an_embedding_with_padding_says_so) {
+  const Graph graph = build_model(config("llama", R"({"pad_token_id": 5})"), {1, 4}, DType::fp32);
+  EXPECT_EQ(graph[graph.find("model.embed_tokens.weight")].attrs.integer("zero_row"), 5);
+}
+
+// Llama-2-7B: 6738415616 parameters, of which the embedding has 32000 x 4096 and the 65 norms 4096 each.
+TEST(ModelConfig, flops_of_llama_2_7b_are_six_per_matmul_parameter_and_the_causal_half_of_attention) {
+  const DenseConfig c = parse(
+      "llama",
+      R"({"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32})");
+  EXPECT_EQ(matmul_parameters(c), 6738415616.0 - 32000.0 * 4096 - 65 * 4096);
+  EXPECT_EQ(model_flops_per_token(c, 4096), 6 * matmul_parameters(c) + 6.0 * 32 * 4096 * 4096);
+  DenseConfig windowed = c;
+  for (auto& w : windowed.windows) w = 4096;
+  EXPECT_EQ(model_flops_per_token(windowed, 4096), model_flops_per_token(c, 4096));
+  EXPECT_LT(model_flops_per_token(windowed, 8192), model_flops_per_token(c, 8192));
+}

@@ -1,0 +1,114 @@
+#include "models/oracle.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "passes/pass.h"
+#include "runtime/aten.h"
+
+namespace sheaf::testing {
+
+Tensors read_tensors(const std::string& path) {
+  const std::string file = read_file(path);
+  std::uint64_t length = 0;
+  std::memcpy(&length, file.data(), 8);
+  Tensors out;
+  const Json header = parse_json(file.substr(8, length), path);
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    const at::Tensor t =
+        at::empty(entry["shape"].get<Shape>(), scalar_type(dtype_from_safetensors(entry["dtype"].get<std::string>()).value()));
+    std::memcpy(t.data_ptr(), file.data() + 8 + length + entry["data_offsets"][0].get<std::size_t>(), t.nbytes());
+    out[name] = t;
+  }
+  return out;
+}
+
+Fixture read_fixture(const std::string& name) {
+  const std::string folder = ".cache/oracle/" + name;
+  return {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"),
+          read_tensors(folder + "/oracle.safetensors")};
+}
+
+namespace {
+
+struct Step {
+  Graph graph;
+  ModelValues values;
+  std::map<std::string, Value> gradients;    // state -> what holds its gradient at the end of the body
+};
+
+Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_micro_batches, DType compute) {
+  Step step;
+  Builder b(step.graph, Segment::first, compute);
+  step.values = build_dense(b, parse_model_config(fixture.config, fixture.folder + "/config.json"), shape);
+  verify(step.graph, Level::l1);
+  std::vector<Pass> passes = training_passes();
+  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage: for plans
+  Options options;
+  options.num_micro_batches = num_micro_batches;
+  options.clip = 0;
+  RunPasses run;
+  run.dump = [&](std::string_view pass, const Graph& graph) {
+    if (pass != "remove_dead") return;    // the last pass before accumulators get their final form
+    for (const Node& node : graph.nodes(Segment::first))
+      if (node.op->name == "accumulate" && graph[node.in[0]].name.ends_with(".grad")) {
+        const std::string& name = graph[node.in[0]].name;
+        step.gradients[name.substr(0, name.size() - 5)] = node.in[num_micro_batches == 1 ? 1 : 0];
+      }
+  };
+  step.graph = run(std::move(step.graph), passes, options);
+  return step;
+}
+
+at::Tensor zeros(const Type& type) { return at::zeros(type.shape, scalar_type(type.dtype)); }
+
+void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixture) {
+  for (const Value v : graph.all(ValueKind::input)) {
+    const at::Tensor& rows = fixture.oracle.at(graph[v].name);
+    interpreter.give(v, rows.to(at::kInt).view(graph.type(v).shape));
+  }
+  for (const ValueKind kind : {ValueKind::carried, ValueKind::argument})
+    for (const Value v : graph.all(kind)) interpreter.give(v, zeros(graph.type(v)));
+  for (const Value v : graph.all(ValueKind::state)) {
+    const ValueInfo& state = graph[v];
+    const auto loaded =
+        fixture.model.find(state.attrs.has("trainable") || !state.name.ends_with(".c") ? state.name : state.attrs.text("of"));
+    interpreter.give(v, loaded == fixture.model.end() ? zeros(state.type)
+                                                      : loaded->second.view(state.type.shape).to(scalar_type(state.type.dtype)).clone());
+  }
+  // Adam divides by these.
+  for (const char* name : {"step.bias1", "step.bias2"}) interpreter.give(graph.find(name), at::full({}, 1.0, at::kFloat));
+}
+
+}    // namespace
+
+StepResult run_step(const Fixture& fixture, std::int64_t num_micro_batches, DType compute) {
+  const at::Tensor& ids = fixture.oracle.at("ids");
+  const Step step = build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), fixture.oracle.contains("documents")}, num_micro_batches, compute);
+  Interpreter interpreter(step.graph);
+  give_all(interpreter, step.graph, fixture);
+  interpreter.run(Segment::prologue);
+  for (std::int64_t m = 0; m < num_micro_batches; ++m) {
+    interpreter.give(step.graph.find("step.micro_batch"), at::full({}, m, at::kInt));
+    interpreter.run(m == 0 ? Segment::first : Segment::rest);
+  }
+  interpreter.run(Segment::epilogue);
+  const auto metric = [&](const char* name) { return interpreter[step.graph.find(std::string("metric.") + name)]; };
+  StepResult result{interpreter[step.values.logits], {},
+                    metric("loss").item<double>(),   metric("grad_norm").item<double>(),
+                    metric("commit").item<double>(), metric("tokens").item<std::int64_t>()};
+  for (const auto& [name, value] : step.gradients) result.gradients[name] = interpreter[value].reshape(fixture.model.at(name).sizes());
+  return result;
+}
+
+double relative_error(const at::Tensor& a, const at::Tensor& b) {
+  if (a.sizes() != b.sizes()) return INFINITY;
+  return a.to(at::kDouble).sub(b.to(at::kDouble)).norm().item<double>() / b.to(at::kDouble).norm().item<double>();
+}
+
+}    // namespace sheaf::testing

@@ -1,0 +1,167 @@
+// Logits, loss and every gradient of tiny models of every family, flag and rope type against HF transformers in fp32.
+#include "models/oracle.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/text.h"
+
+using namespace sheaf;
+using namespace sheaf::testing;
+
+namespace {
+
+// By name: a fixture that is missing fails instead of shrinking the test.
+const char* const kFixtures[] = {"llama",
+                                 "llama_bias",
+                                 "llama_tied",
+                                 "llama_padding",
+                                 "llama_padding_tied",
+                                 "llama_old_spelling",
+                                 "llama_gelu",
+                                 "llama_gelu_tanh",
+                                 "llama_gelu_new",
+                                 "llama_relu",
+                                 "rope_linear",
+                                 "rope_dynamic",
+                                 "rope_dynamic_short",
+                                 "rope_llama3",
+                                 "rope_llama3_new_spelling",
+                                 "rope_yarn",
+                                 "rope_yarn_mscale",
+                                 "rope_yarn_attention_factor",
+                                 "rope_longrope_short",
+                                 "rope_longrope_long",
+                                 "rope_longrope_attention_factor",
+                                 "mistral_window",
+                                 "mistral_no_window",
+                                 "qwen2",
+                                 "qwen2_sliding_tied",
+                                 "qwen3",
+                                 "qwen3_tied_default_head_dim",
+                                 "qwen3_bias_layer_types"};
+
+// Two fp32 programs that differ in the order of sums: DESIGN.md section 5.
+constexpr double kTolerance = 1e-5;
+
+std::string text(const Shape& shape) {
+  std::vector<std::string> parts;
+  for (const auto extent : shape) parts.push_back(std::to_string(extent));
+  return join(parts, " ");
+}
+
+class Oracle : public ::testing::TestWithParam<const char*> {};
+
+}    // namespace
+
+TEST_P(Oracle, logits_loss_and_every_gradient_equal_transformers) {
+  const Fixture fixture = read_fixture(GetParam());
+  const StepResult step = run_step(fixture, 1);
+  double worst = relative_error(step.logits, fixture.oracle.at("logits"));
+  std::string where = "logits";
+  EXPECT_LE(worst, kTolerance) << "logits";
+  const double loss = fixture.oracle.at("loss").item<double>();
+  EXPECT_NEAR(step.loss, loss, kTolerance * loss);
+  double squares = 0;
+  for (const auto& [name, weight] : fixture.model) {
+    ASSERT_TRUE(step.gradients.contains(name)) << name << ": a parameter of HF without a gradient here";
+    const at::Tensor& expected = fixture.oracle.at("grad." + name);
+    squares += expected.to(at::kDouble).square().sum().item<double>();
+    const double error = relative_error(step.gradients.at(name), expected);
+    EXPECT_LE(error, kTolerance) << name;
+    if (error > worst) worst = error, where = name;
+  }
+  EXPECT_EQ(step.gradients.size(), fixture.model.size()) << "a parameter here that HF lacks";
+  EXPECT_NEAR(step.grad_norm, std::sqrt(squares), kTolerance * std::sqrt(squares));
+  EXPECT_EQ(step.tokens, fixture.oracle.at("labels").ge(0).sum().item<std::int64_t>());
+  EXPECT_EQ(step.commit, 1);
+  RecordProperty("worst", fmt::format("{:.2e} {}", worst, where));
+  if (std::getenv("SHEAF_VERBOSE")) fmt::print("{}: {:.2e} at {}\n", GetParam(), worst, where);
+}
+
+INSTANTIATE_TEST_SUITE_P(Transformers, Oracle, ::testing::ValuesIn(kFixtures), [](const auto& info) { return std::string(info.param); });
+
+TEST(Models, every_fixture_is_tested) {
+  std::set<std::string> made, tested(std::begin(kFixtures), std::end(kFixtures));
+  for (const auto& entry : std::filesystem::directory_iterator(".cache/oracle"))
+    if (std::filesystem::exists(entry.path() / "config.json")) made.insert(entry.path().filename());
+  EXPECT_EQ(made, tested);
+}
+
+// The test of the test: with one key of its config changed, a fixture must not match any more.
+TEST(Models, a_fixture_notices_when_its_feature_is_lost) {
+  const std::pair<const char*, const char*> changes[] = {
+      {"llama_old_spelling", R"({"rope_theta": null})"},
+      {"llama_gelu", R"({"hidden_act": "gelu_new"})"},
+      {"llama_relu", R"({"hidden_act": "silu"})"},
+      {"rope_linear", R"({"rope_scaling": null})"},
+      {"rope_dynamic", R"({"max_position_embeddings": 24})"},
+      {"rope_llama3", R"({"rope_scaling": null})"},
+      {"rope_llama3_new_spelling", R"({"rope_parameters": {"low_freq_factor": 2}})"},
+      {"rope_yarn", R"({"rope_scaling": null})"},
+      {"rope_yarn_mscale", R"({"rope_parameters": {"mscale": null}})"},
+      {"rope_yarn_mscale", R"({"rope_parameters": {"truncate": null}})"},
+      {"rope_yarn_mscale", R"({"rope_parameters": {"beta_fast": null}})"},
+      {"rope_yarn_attention_factor", R"({"rope_parameters": {"attention_factor": null}})"},
+      {"rope_longrope_short", R"({"rope_parameters": {"original_max_position_embeddings": 23}})"},
+      {"rope_longrope_long", R"({"original_max_position_embeddings": 24})"},
+      {"rope_longrope_attention_factor", R"({"rope_scaling": {"attention_factor": null}})"},
+      {"mistral_window", R"({"sliding_window": 8})"},
+      {"mistral_no_window", R"({"sliding_window": 20})"},
+      {"qwen2_sliding_tied", R"({"max_window_layers": 0})"},
+      {"qwen2_sliding_tied", R"({"max_window_layers": 2})"},
+      {"qwen2_sliding_tied", R"({"use_sliding_window": false})"},
+      {"qwen3_bias_layer_types", R"({"layer_types": null, "max_window_layers": 1})"},
+      {"qwen3", R"({"rms_norm_eps": 1e-2})"},
+  };
+  for (const auto& [name, patch] : changes) {
+    Fixture fixture = read_fixture(name);
+    fixture.config.merge_patch(parse_json(patch, "patch"));
+    EXPECT_GE(relative_error(run_step(fixture, 1).logits, fixture.oracle.at("logits")), 20 * kTolerance) << name << " with " << patch;
+  }
+}
+
+TEST(Models, states_have_the_names_and_shapes_of_the_file) {
+  for (const char* name : kFixtures) {
+    const Fixture fixture = read_fixture(name);
+    const Graph graph = build_model(fixture.config, {2, 24}, DType::bf16);
+    std::size_t found = 0;
+    for (const Value v : graph.all(ValueKind::state)) {
+      const ValueInfo& state = graph[v];
+      if (!state.attrs.has("trainable")) continue;
+      ++found;
+      ASSERT_TRUE(fixture.model.contains(state.name)) << state.name;
+      const at::Tensor& tensor = fixture.model.at(state.name);
+      EXPECT_EQ(state.attrs.has("file_shape") ? state.attrs.text("file_shape") : text(state.type.shape), text(tensor.sizes().vec()))
+          << state.name;
+      EXPECT_EQ(num_elements(state.type.shape), tensor.numel()) << state.name;
+    }
+    EXPECT_EQ(found, fixture.model.size()) << name;
+  }
+}
+
+TEST(Models, two_micro_batches_give_the_numbers_of_one) {
+  for (const char* name : {"llama_tied", "qwen3_bias_layer_types"}) {
+    const Fixture fixture = read_fixture(name);
+    const StepResult one = run_step(fixture, 1), two = run_step(fixture, 2);
+    EXPECT_NEAR(one.loss, two.loss, 1e-6 * one.loss);
+    EXPECT_EQ(one.tokens, two.tokens);
+    EXPECT_LE(relative_error(two.logits, one.logits.slice(0, 0, 1)), 1e-6) << name;    // segment first is row 0
+    for (const auto& [parameter, gradient] : one.gradients)
+      EXPECT_LE(relative_error(two.gradients.at(parameter), gradient), kTolerance) << name << ": " << parameter;
+  }
+}
+
+// bf16 keeps 8 bits: 2 layers of roundings of 2^-9 each leave a few percent. This test is about dtypes fitting together.
+TEST(Models, bf16_compute_is_close_to_fp32) {
+  for (const char* name : {"llama_bias", "qwen2_sliding_tied", "qwen3"}) {
+    const Fixture fixture = read_fixture(name);
+    const StepResult step = run_step(fixture, 2, DType::bf16);
+    EXPECT_NEAR(step.loss, fixture.oracle.at("loss").item<double>(), 0.02 * step.loss);
+    for (const auto& [parameter, gradient] : step.gradients) {
+      EXPECT_EQ(gradient.scalar_type(), at::kFloat) << parameter << ": gradients accumulate in fp32";
+      EXPECT_LE(relative_error(gradient, fixture.oracle.at("grad." + parameter)), 0.1) << name << ": " << parameter;
+    }
+  }
+}
