@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Made before anything is computed: a run must not end in "cannot be written".
+// Before anything is computed: a run must not end in "cannot be written". Nothing is left in it that a later run would refuse.
 void make_output_folder(const std::string& folder, bool resume) {
   std::error_code error;
   for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
@@ -69,7 +69,7 @@ Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& f
   if (!flags.dump_ir.empty()) {
     fs::create_directories(flags.dump_ir);
     run.dump = [&, i = 0](std::string_view pass, const Graph& g) mutable {
-      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(g));
+      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(options) + print(g));
     };
   }
   return run(std::move(graph), training_passes(), options);
@@ -130,10 +130,10 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
   make_output_folder(config.run.output, flags.resume);
-  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
 
   Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
+  if (!flags.dump_ir.empty()) write_file_atomically(flags.dump_ir + "/plan.txt", executor.describe());
   if (source.folder) load_weights(executor, *source.folder, model.tied_head);
   else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
   const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
@@ -144,6 +144,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   Progress done;
   if (flags.resume)
     if (const auto found = restore(executor, checkpoints, same)) done = *found;
+  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   Saver saver(checkpoints, config.run.keep, same);
   RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
   if (flags.resume) log.say(done.step ? fmt::format("resumed after step {}", done.step) : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));

@@ -78,6 +78,7 @@ struct OpDef {
   std::string_view name = {};
   std::vector<std::string_view> operands = {};
   std::vector<std::string_view> attributes = {};
+  std::vector<Attr> attribute_types = {};    // a value of the type of each
 };
 
 // The rule of one call: `..` expanded, absent operands left out.
