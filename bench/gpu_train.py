@@ -1,6 +1,6 @@
 """Sheaf against its peers on one GPU, in one run: the same model, sequence length and micro-batch, bf16 compute over fp32 masters.
 
-python3 bench/gpu_train.py --sheaf build/cuda/src/sheaf [--config examples/qwen3_1.7b.json] [--seq 4096] [--micro-batch 4] [--steps 12]
+python3 bench/gpu_train.py --sheaf build/cuda/src/sheaf [--config examples/qwen3_1p7b_config.json] [--seq 4096] [--micro-batch 4] [--steps 12]
                            [--peers eager,compile] [--profile] [--output FOLDER]
 Prints a table with tokens/s, peak memory and both ratios (Sheaf / peer), and writes it as JSON into the output folder.
 """
@@ -54,7 +54,7 @@ def run_peer(arguments, compile):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sheaf", required=True)
-    parser.add_argument("--config", default="examples/qwen3_1.7b.json")
+    parser.add_argument("--config", default="examples/qwen3_1p7b_config.json")
     parser.add_argument("--seq", type=int, default=4096)
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12)

@@ -188,7 +188,7 @@ TEST(Memory, an_overlap_of_live_values_is_caught) {
 }
 
 TEST(Scratch, first_fit_reuses_what_was_freed) {
-  SlotHeap heap;
+  SlotHeap heap(64);
   const auto a = heap.allocate(100), b = heap.allocate(100);
   heap.free(a);
   EXPECT_EQ(heap.allocate(64), a);
