@@ -38,6 +38,7 @@ class CpuAllocator final : public c10::Allocator {
  public:
   explicit CpuAllocator(c10::Allocator* inner) : inner_(inner) { inner_deleter = inner->raw_deleter(); }
   c10::DataPtr allocate(std::size_t bytes) override {
+    if (bytes == 0) return inner_->allocate(0);    // no memory
     ScratchScope* scope = t_current[0];
     if (!scope) {
       count_stray_allocation(DeviceKind::cpu);
@@ -45,7 +46,7 @@ class CpuAllocator final : public c10::Allocator {
     }
     if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return {pointer, pointer, free_served, c10::Device(c10::kCPU)};
     void* const pointer = inner_->raw_allocate(bytes);
-    if (pointer) scope->note(pointer, static_cast<std::int64_t>(bytes));
+    scope->note(pointer, static_cast<std::int64_t>(bytes));
     return {pointer, pointer, free_measured, c10::Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return free_any; }

@@ -11,7 +11,7 @@ namespace sheaf {
 // First fit over a range of addresses: the same sequence of calls gives the same offsets, so the peak measured once is the peak for ever.
 class SlotHeap {
  public:
-  explicit SlotHeap(std::int64_t align) : align_(align) {}
+  explicit SlotHeap(std::int64_t align = 64) : align_(align) {}
   std::int64_t allocate(std::int64_t bytes);    // offset
   void free(std::int64_t offset);
   std::int64_t peak() const { return peak_; }

@@ -33,7 +33,7 @@ Graph step_graph(DType compute) {
   const Value o = b.attention(q, k, v, {}, {}, {}, true, 1 / std::sqrt(static_cast<double>(kHead)), 0)[0];
   const Value y = b.add(x, b.einsum("b s h r d, k h r d -> b s k", o, b.parameter("wo", {kWidth, kKvHeads, kGroup, kHead}, "normal", 0.1)));
   const Value z = b.rms_norm(y, b.parameter("norm2", {kWidth}, "ones"), 1e-6);
-  const Value logits = b.einsum(z, table, Text("b s k, v k -> b s v"), Text("fp32"));
+  const Value logits = b.cast(b.einsum("b s k, v k -> b s v", z, table), Text("fp32"));
   const Value m = b.row_max(logits), s = b.sum_exp(logits, m), p = b.pick(logits, labels);
   b.step_sum("loss_sum", b.einsum("b s -> ()", b.nll(m, s, p, labels)));
   Builder prologue(graph, Segment::prologue);

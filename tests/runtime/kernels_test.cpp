@@ -51,9 +51,11 @@ TEST(AdamwRow, equals_the_op_in_place_and_not) {
           ASSERT_TRUE(row);
           for (std::size_t i = 0; i < 3; ++i) got.push_back(in_place ? in[i] : at::full({n}, 9.0, at::kFloat));
           row->launch({in, got, adamw_attrs(decoupled)});
-          for (std::size_t i = 0; i < 3; ++i)
-            EXPECT_TRUE(at::equal(want[i], got[i]))
-                << "output " << i << ", n " << n << ", decoupled " << decoupled << ", commit " << commit;
+          // LibTorch takes square roots of arrays from MKL, which does not always give the nearest number.
+          const double off = want[0].sub(got[0]).norm().item<double>() / want[0].norm().item<double>();
+          EXPECT_LE(off, commit > 0 ? 1e-7 : 0) << "w, n " << n << ", decoupled " << decoupled << ", commit " << commit;
+          for (std::size_t i = 1; i < 3; ++i)
+            EXPECT_TRUE(at::equal(want[i], got[i])) << "output " << i << ", n " << n << ", decoupled " << decoupled << ", commit " << commit;
         }
 }
 

@@ -5,7 +5,7 @@
 namespace sheaf {
 
 // Plain operations in the order of ops/adamw.cpp. Baseline x86-64 has no fused multiply-add, so the results are those of the op bit for
-// bit, but for LibTorch's square root of long arrays (MKL's, not always the nearest number).
+// bit, but for LibTorch's square root of arrays (MKL's, not always the nearest number).
 template <bool decoupled>
 static void update(float* __restrict w, float* __restrict m, float* __restrict v, const float* __restrict g, std::int64_t n,
                    const AdamwScalars& scalars, const AdamwSettings& settings) {
