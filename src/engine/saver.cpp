@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/safetensors.h"
 #include "engine/weights.h"
 
 namespace sheaf {
@@ -100,8 +101,8 @@ std::optional<Progress> restore(Executor& executor, const std::string& folder, c
     const Checkpoint::Tensor* tensor = checkpoint.find(state.name, state.kind);
     if (!tensor) user_error("{}: has no {} of {}: it is a checkpoint of another model", checkpoint.folder(), state.kind, quote(state.name));
     if (tensor->shape != type.shape || tensor->dtype != type.dtype)
-      user_error("{}: {} of {} is {} [{}], this model has {} [{}]", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype), fmt::join(tensor->shape, ", "),
-                 name(type.dtype), fmt::join(type.shape, ", "));
+      user_error("{}: {} of {} is {} {}, this model has {} {}", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype), shape_text(tensor->shape),
+                 name(type.dtype), shape_text(type.shape));
     data.resize(static_cast<std::size_t>(type.bytes()));
     checkpoint.read(*tensor, whole_box(type.shape), data.data());
     if (state.kind == "parameter") write_master(executor, state.v, {reinterpret_cast<const float*>(data.data()), data.size() / sizeof(float)});
