@@ -22,12 +22,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Made before anything is computed: a run must not end in "cannot be written".
-void make_output_folder(const std::string& folder) {
+// Before the long work of loading: nothing is written yet.
+void check_output_folder(const std::string& folder) {
   std::error_code error;
   for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
     if (fs::exists(folder + "/" + mark, error))
       user_error("{}: already holds a run (it has {}); name another with run.output=FOLDER, or remove it", folder, mark);
+}
+
+// Before the first step: a run must not end in "cannot be written".
+void make_output_folder(const std::string& folder) {
+  std::error_code error;
   fs::create_directories(folder, error);
   if (error) user_error("{}: cannot be made: {}", folder, error.message());
   write_file_atomically(folder + "/.writable", "");
@@ -116,13 +121,14 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
-  make_output_folder(config.run.output);
-  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
+  check_output_folder(config.run.output);
 
   Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
   if (source.folder) load_weights(executor, *source.folder, model.tied_head);
   else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
+  make_output_folder(config.run.output);
+  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
   const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
 
