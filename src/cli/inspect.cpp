@@ -53,9 +53,10 @@ Action opt_command(CLI::App& app) {
     std::vector<Pass> passes;
     for (const std::string& name : a->passes) passes.push_back(find_pass(name));
     const Options options = Options::parse(parse_attrs(a->options));
+    const std::string text = read_file(a->file);
     Graph graph;
     try {
-      graph = parse_graph(read_file(a->file), all_ops());
+      graph = parse_graph(text, all_ops());
       verify(graph, Level::l1);
     } catch (const UserError& error) {
       user_error("{}: {}", a->file, error.what());
