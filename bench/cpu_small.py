@@ -101,7 +101,8 @@ def main():
         idle = run([o.sheaf, "doctor"])[1]
         for i in range(o.rounds):
             sides["sheaf"].append(sheaf_run(o.sheaf, corpus, o.steps, pathlib.Path(folder) / f"out-{i}") | {"idle": idle})
-            sides["peer"].append(json.loads(run([sys.executable, __file__, "--peer", str(corpus), "--steps", str(o.steps)])[0].splitlines()[-1]))
+            out, _ = run([sys.executable, __file__, "--peer", str(corpus), "--steps", str(o.steps)])
+            sides["peer"].append(json.loads(out.splitlines()[-1]))
     for side, runs in sides.items():    # both learn: initial weights differ, so the curves agree only roughly
         assert all(r["losses"][-1] < r["losses"][0] - 1 for r in runs), (side, runs[0]["losses"])
 
@@ -110,8 +111,8 @@ def main():
     for side, runs in sides.items():
         speeds = [ROWS * SEQ / t for r in runs for t in r["times"][WARM_UP:]]
         above = [r["peak"] - r["idle"] for r in runs]
-        numbers = {"best": max(speeds), "median": statistics.median(speeds), "worst": min(speeds), "memory_above_idle": statistics.median(above),
-                   "memory_min": min(above), "memory_max": max(above), "idle": runs[0]["idle"]}
+        numbers = {"best": max(speeds), "median": statistics.median(speeds), "worst": min(speeds),
+                   "memory_above_idle": statistics.median(above), "memory_min": min(above), "memory_max": max(above), "idle": runs[0]["idle"]}
         report[side] = {key: round(value) for key, value in numbers.items()}
         print(f"{side:8}{numbers['best']:15.0f}{numbers['median']:9.0f}{numbers['worst']:9.0f}{runs[0]['idle'] / 2**20:10.0f}"
               f"{statistics.median(r['peak'] for r in runs) / 2**20:10.0f}{numbers['memory_above_idle'] / 2**20:12.1f}")

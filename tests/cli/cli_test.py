@@ -39,7 +39,8 @@ class Case(unittest.TestCase):
         self.count = getattr(self, "count", 0) + 1
         self.output = self.at / f"out-{self.id()}-{self.count}"
         run = {"model": str(self.model), "data": {"train": str(self.corpus), "seq_len": 8, "tokenizer": "bytes", "shuffle": False},
-               "run": {"steps": 3, "output": str(self.output)}, "train_micro_batch_size_per_gpu": 2, "optimizer": {"params": {"lr": 1e-3}}} | changes
+               "run": {"steps": 3, "output": str(self.output)}, "train_micro_batch_size_per_gpu": 2,
+               "optimizer": {"params": {"lr": 1e-3}}} | changes
         path = self.at / f"run-{self.id()}-{self.count}.json"
         path.write_text(json.dumps({key: value for key, value in run.items() if value is not None}, indent=1))
         return path
@@ -137,8 +138,8 @@ class BadModel(Case):
 
     def test_truncated_and_lying_headers_are_named(self):
         whole = (self.model / "model.safetensors").read_bytes()
-        for name, raw in (("nothing", b""), ("short", whole[:5]), ("header", whole[:100]), ("data", whole[:-4]), ("huge", b"\xff" * 8 + whole[8:]),
-                          ("noise", whole[:8] + bytes(len(whole) - 8)), ("longer", whole + b"1234")):
+        for name, raw in (("nothing", b""), ("short", whole[:5]), ("header", whole[:100]), ("data", whole[:-4]),
+                          ("huge", b"\xff" * 8 + whole[8:]), ("noise", whole[:8] + bytes(len(whole) - 8)), ("longer", whole + b"1234")):
             folder = files.write_model(self.at / name)
             (folder / "model.safetensors").write_bytes(raw)
             self.train_refused("model.safetensors", model=str(folder))
@@ -166,7 +167,8 @@ class BadModel(Case):
         self.refuse_model("not in the model: lm_head.weights", name="extra",
                           edit=lambda header: header.update({"lm_head.weights": header.pop("lm_head.weight")}))
         # Integers are no weights.
-        self.refuse_model("lm_head.weight", "wanted bf16, fp16 or fp32", name="integers", edit=lambda header: header["lm_head.weight"].update(dtype="I32"))
+        self.refuse_model("lm_head.weight", "wanted bf16, fp16 or fp32", name="integers",
+                          edit=lambda header: header["lm_head.weight"].update(dtype="I32"))
 
 
 class BadData(Case):
@@ -220,10 +222,12 @@ class Output(Case):
         self.assertEqual([m["step"] for m in self.metrics()], [1, 2, 3, 4])
         self.assertEqual([m["tokens"] for m in self.metrics()], [32] * 4)
         # step, loss, gradient norm, lr, ms, tokens/s, share of the peak, ETA
-        self.assertRegex(done.stdout, r"step 4/4  loss \d\.\d+  norm \d+\.\d+  lr 1\.00e-03  \d+ ms  [\d.]+k? tokens/s  \d+ % of peak  eta 0s")
+        self.assertRegex(done.stdout,
+                         r"step 4/4  loss \d\.\d+  norm \d+\.\d+  lr 1\.00e-03  \d+ ms  [\d.]+k? tokens/s  \d+ % of peak  eta 0s")
 
     def test_a_first_interrupt_finishes_the_step_saves_and_exits_130(self):
-        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
         log = self.output / "metrics.jsonl"
         deadline = time.monotonic() + 60
         while not (log.exists() and log.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline and process.poll() is None:
@@ -241,8 +245,8 @@ class Output(Case):
 
     def test_deepspeed_configuration_trains(self):
         output = self.at / "deepspeed"
-        done = sheaf("train", "--deepspeed", "tests/engine/ds_config.json", "--model", self.model, "--data", self.corpus, "data.seq_len=8",
-                     "run.steps=3", "data.tokenizer=bytes", f"run.output={output}")
+        done = sheaf("train", "--deepspeed", "tests/engine/ds_config.json", "--model", self.model, "--data", self.corpus,
+                     "data.seq_len=8", "run.steps=3", "data.tokenizer=bytes", f"run.output={output}")
         self.assertEqual(done.returncode, 0, done.stderr)
         run = json.loads((output / "run.json").read_text())
         self.assertEqual((run["model"], run["train_batch_size"], run["optimizer"]["params"]["weight_decay"]), (str(self.model), 8, 0.1))
@@ -286,8 +290,10 @@ class NotFinite(Case):
 
 
 class Commands(Case):
-    OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume", "--profile", "--dump-ir"],
-               "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": ["--markdown"], "doctor": []}
+    OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume",
+                         "--profile", "--dump-ir"],
+               "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": ["--markdown"],
+               "doctor": []}
     LATER = ["plan", "eval", "tokenize", "checkpoint", "generate", "rl", "bench"]
 
     def test_help_names_every_command_and_option(self):
@@ -337,7 +343,8 @@ class Commands(Case):
         for command, path in (("ops", "docs/ops.md"), ("passes", "docs/passes.md"), ("config", "docs/config.md")):
             done = sheaf(command, "--markdown")
             self.assertEqual(done.returncode, 0)
-            self.assertEqual(pathlib.Path(path).read_text(), done.stdout, f"to regenerate: build/cpu/src/sheaf {command} --markdown >{path}")
+            self.assertEqual(pathlib.Path(path).read_text(), done.stdout,
+                             f"to regenerate: build/cpu/src/sheaf {command} --markdown >{path}")
 
     def test_doctor_says_what_is_there(self):
         done = sheaf("doctor")

@@ -1,6 +1,7 @@
 """`sheaf train` against the training runs of tests/oracle/train.py:  train_test.py SHEAF MODELS_TEST [folder of the oracle]
 
-Every step's loss and gradient norm, the rates, the final weights, the files of the output folder; then what the written model is to transformers.
+Every step's loss and gradient norm, the rates, the final weights, the files of the output folder; then what the written
+model is to transformers.
 """
 import json
 import os
@@ -38,7 +39,8 @@ def sheaf_train(run, output, *overrides):
 
 def train(name, output, *overrides, model=None):
     folder = ORACLE / name
-    return sheaf_train(folder / "run.json", output, f"model={model or ORACLE / RUNS[name]}", f"data.train={folder / 'corpus.bin'}", *overrides)
+    paths = f"model={model or ORACLE / RUNS[name]}", f"data.train={folder / 'corpus.bin'}"
+    return sheaf_train(folder / "run.json", output, *paths, *overrides)
 
 
 def weights(folder):
@@ -89,7 +91,8 @@ def a_changed_setting_is_seen(temporary):
     """The test of the test: each part of the recipe, changed a little, must move some step out of the tolerance."""
     expected = json.loads((ORACLE / "train_llama" / "steps.json").read_text())
     for i, change in enumerate(("gradient_clipping=4.6", "optimizer.params.betas=[0.9, 0.951]", "optimizer.params.weight_decay=0.09",
-                                "optimizer.params.eps=1e-6", "scheduler.params.warmup_num_steps=7", "optimizer.params.bias_correction=false")):
+                                "optimizer.params.eps=1e-6", "scheduler.params.warmup_num_steps=7",
+                                "optimizer.params.bias_correction=false")):
         metrics = train("train_llama", temporary / f"changed-{i}", change)
         assert not all(close(m[k], e[k], STEP_TOLERANCE) for m, e in zip(metrics, expected) for k in ("loss", "grad_norm")), change
 
@@ -103,8 +106,8 @@ def resolved_run_repeats(temporary):
 
 
 def bf16_stays_near(temporary):
-    """bf16 compute, fp32 master weights. A bf16 number is off by up to U = 2^-9. The loss is a mean over 96 tokens, in which the roundings of
-    single logits average out: one U. A gradient's entries have passed some 20 roundings that add up like a random walk, and the norm is the
+    """bf16 compute, fp32 master weights. A bf16 number is off by up to U = 2^-9. The loss is a mean over 96 tokens, in which the roundings
+    of single logits average out: one U. A gradient's entries have passed some 20 roundings that add up like a random walk, and the norm is the
     mean over all of them: 4 U. Adam divides an entry by its own size, so the weights' paths differ by the relative error of single entries,
     a few percent of the way they went; a tenth would be more than rounding."""
     expected = json.loads((ORACLE / "train_qwen3" / "steps.json").read_text())
@@ -122,17 +125,18 @@ def bf16_stays_near(temporary):
 
 
 def logits_agree(folder):
-    """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads oracle.safetensors."""
+    """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads
+    oracle.safetensors."""
     model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32)
     assert not any(report.values()), (folder, report)
     ids = torch.randint(0, model.config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         out = model.eval()(ids, labels=ids)
     labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
-    save_file({"ids": ids, "labels": labels, "positions": torch.arange(24).expand(2, 24).contiguous(), "logits": out.logits, "loss": out.loss},
-              folder / "oracle.safetensors")
-    done = subprocess.run([MODELS_TEST, "--gtest_brief=1", "--gtest_filter=TrainedModel.*"], env=os.environ | {"SHEAF_TEST_MODEL": str(folder)},
-                          capture_output=True, text=True)
+    save_file({"ids": ids, "labels": labels, "positions": torch.arange(24).expand(2, 24).contiguous(), "logits": out.logits,
+               "loss": out.loss}, folder / "oracle.safetensors")
+    done = subprocess.run([MODELS_TEST, "--gtest_brief=1", "--gtest_filter=TrainedModel.*"],
+                          env=os.environ | {"SHEAF_TEST_MODEL": str(folder)}, capture_output=True, text=True)
     assert done.returncode == 0 and "SKIPPED" not in done.stdout, (done.stdout, done.stderr)
     (folder / "oracle.safetensors").unlink()
 
@@ -145,8 +149,8 @@ def written_models(temporary):
     model = AutoModelForCausalLM.from_pretrained(ORACLE / "qwen2", dtype=torch.bfloat16)
     model.save_pretrained(source, max_shard_size="100KB")
     assert len(list(source.glob("model-*-of-*.safetensors"))) > 1
-    files = {"tokenizer.json": '{"version": "1.0"}', "tokenizer_config.json": '{"a": 1}', "special_tokens_map.json": "{}", "vocab.json": "{}",
-             "merges.txt": "a b\n", "chat_template.jinja": "{{ messages }}", "generation_config.json": '{"eos_token_id": 1}'}
+    files = {"tokenizer.json": '{"version": "1.0"}', "tokenizer_config.json": '{"a": 1}', "special_tokens_map.json": "{}",
+             "vocab.json": "{}", "merges.txt": "a b\n", "chat_template.jinja": "{{ messages }}", "generation_config.json": '{"eos_token_id": 1}'}
     for name, text in files.items():
         (source / name).write_text(text)
     (source / "notes.txt").write_text("not a part of the model")

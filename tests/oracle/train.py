@@ -1,6 +1,6 @@
 """Training runs by PyTorch + transformers, which `sheaf train` repeats (tests/engine/train_test.py): FOLDER/train_NAME/
-{run.json, corpus.bin, corpus.idx, steps.json, final.safetensors}. A plain loop: a forward per document piece, the sum of its losses over the
-count of the whole step, torch.optim.Adam(W), clip_grad_norm_, DeepSpeed's rates. run.json lacks the paths: model, data.train, run.output.
+{run.json, corpus.bin, corpus.idx, steps.json, final.safetensors}. A plain loop: a forward per document piece, the sum of its losses over
+the count of the whole step, torch.optim.Adam(W), clip_grad_norm_, DeepSpeed's rates. run.json lacks the paths: model, data.train, run.output.
 """
 import json
 import math
@@ -70,9 +70,9 @@ def train(folder, model, scheduler, clip=4.0, optimizer="AdamW", packing="concat
 
     lr = 1e-3    # not more: beyond it the order of sums alone moves the curve (DESIGN.md section 5)
     params = {"lr": lr, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1} | params
-    run = {"model": "?", "data": {"train": "?", "seq_len": SEQ, "shuffle": False, "packing": packing}, "run": {"steps": STEPS, "output": "?"},
-           "train_micro_batch_size_per_gpu": MICRO, "gradient_accumulation_steps": ACCUMULATION, "gradient_clipping": clip,
-           "optimizer": {"type": optimizer, "params": params}, "scheduler": scheduler}
+    run = {"model": "?", "data": {"train": "?", "seq_len": SEQ, "shuffle": False, "packing": packing},
+           "run": {"steps": STEPS, "output": "?"}, "train_micro_batch_size_per_gpu": MICRO, "gradient_accumulation_steps": ACCUMULATION,
+           "gradient_clipping": clip, "optimizer": {"type": optimizer, "params": params}, "scheduler": scheduler}
     (folder / "run.json").write_text(json.dumps(run, indent=2))
 
     net = AutoModelForCausalLM.from_pretrained(folder.parent / model, attn_implementation="eager", dtype=torch.float32).train()
