@@ -52,9 +52,10 @@ Action opt_command(CLI::App& app) {
   return [a] {
     std::vector<Pass> passes;
     for (const std::string& name : a->passes) passes.push_back(find_pass(name));
+    const std::string text = read_file(a->file);
     IrFile file;
     try {
-      file = parse_ir_file(read_file(a->file), all_ops());
+      file = parse_ir_file(text, all_ops());
       verify(file.graph, Level::l1);
     } catch (const UserError& error) {
       user_error("{}: {}", a->file, error.what());

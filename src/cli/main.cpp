@@ -78,6 +78,7 @@ int main(int argc, char** argv) try {
   return 2;
 } catch (const std::exception& error) {
   std::fflush(stdout);
-  std::fprintf(stderr, "sheaf: internal error, a bug in sheaf: %s\n", error.what());
+  const std::string what = error.what();    // an error of c10 has a stack of addresses below its first line
+  std::fprintf(stderr, "sheaf: internal error, a bug in sheaf: %s\n", what.substr(0, what.find('\n')).c_str());
   return 1;
 }

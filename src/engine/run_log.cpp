@@ -84,7 +84,7 @@ void RunLog::say(const std::string& line) {
 std::string RunLog::summary() const {
   std::string text = fmt::format("{} steps, {} tokens in {}: {} tokens/s; loss {:.4f} -> {:.4f}", steps_, human_count(static_cast<double>(tokens_)), human_time(elapsed_),
                                  human_count(static_cast<double>(tokens_) / std::max(elapsed_, 1e-9)), first_loss_, last_loss_);
-  if (held_) text += fmt::format("; {} steps were not committed", held_);
+  if (held_) text += fmt::format("; {} not committed", held_ == 1 ? "1 step was" : fmt::format("{} steps were", held_));
   return text;
 }
 

@@ -6,6 +6,10 @@
 #include <filesystem>
 #include <optional>
 
+#ifdef __GLIBC__    // said by the headers above
+#include <malloc.h>
+#endif
+
 #include "base/error.h"
 #include "base/text.h"
 #include "data/rows.h"
@@ -23,12 +27,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Before anything is computed: a run must not end in "cannot be written". Nothing is left in it that a later run would refuse.
-void make_output_folder(const std::string& folder, bool resume) {
+// Before the long work of loading: nothing is written yet.
+void check_output_folder(const std::string& folder, bool resume) {
   std::error_code error;
   for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
     if (!resume && fs::exists(folder + "/" + mark, error))
       user_error("{}: already holds a run (it has {}); go on with --resume, or name another with run.output=FOLDER", folder, mark);
+}
+
+// Before the first step: a run must not end in "cannot be written".
+void make_output_folder(const std::string& folder) {
+  std::error_code error;
   fs::create_directories(folder, error);
   if (error) user_error("{}: cannot be made: {}", folder, error.message());
   write_file_atomically(folder + "/.writable", "");
@@ -118,6 +127,14 @@ void save_failed(RunLog& log, const RunConfig& config, const std::string& error)
   log.say("WARNING: checkpoint not written, the last complete one stays: " + error);
 }
 
+// Setting up, above all measuring kernels' scratch, takes and frees many blocks, which glibc keeps for later: a third of what a small run
+// needs. A step allocates nothing of the kind.
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 }    // namespace
 
 TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) {
@@ -129,7 +146,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
-  make_output_folder(config.run.output, flags.resume);
+  check_output_folder(config.run.output, flags.resume);
 
   Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
@@ -139,11 +156,14 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
   const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
 
+  return_freed_memory();
+
   const std::string checkpoints = config.run.output + "/checkpoints";
   const Json same = identity(config, rows);
   Progress done;
   if (flags.resume)
     if (const auto found = restore(executor, checkpoints, same)) done = *found;
+  make_output_folder(config.run.output);
   write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   Saver saver(checkpoints, config.run.keep, same);
   RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);

@@ -26,40 +26,24 @@ TEST_P(Gradient, equals_finite_differences) {
     SUCCEED();
     return;
   }
-  // The gradient as a graph over inputs.
-  Graph graph;
-  Builder b(graph);
-  Values in(call.in.size());
-  std::vector<bool> wanted;
-  for (std::size_t i = 0, p = 0; i < call.in.size(); ++i) {
-    if (call.in[i].defined()) in[i] = graph.declare(ValueKind::input, "x" + std::to_string(i), call.in_types[p++]);
-    wanted.push_back(call.in[i].defined() && call.in[i].scalar_type() == at::kDouble);
-  }
-  const Values out = b.call(op, in, call.attrs);
+  const GradientGraph g = gradient_graph(call);
   std::mt19937_64 rng(2);
   std::vector<at::Tensor> weights;
-  Values dout(out.size());
-  for (std::size_t o = 0; o < std::min(out.size(), op.grad_outputs); ++o) {
-    dout[o] = graph.declare(ValueKind::input, "dy" + std::to_string(o), graph.type(out[o]));
-    weights.push_back(random_tensor(graph.type(out[o]).shape, Mode::fp64, rng));
-  }
-  const Values gradients = op.grad(Grad{b, in, out, dout, call.attrs, wanted});
-  ASSERT_EQ(gradients.size(), in.size());
-  verify(graph, Level::l1);
-  Interpreter interpreter(graph);
-  for (std::size_t i = 0; i < in.size(); ++i)
-    if (in[i]) interpreter.give(in[i], call.in[i]);
-  for (std::size_t o = 0; o < weights.size(); ++o) interpreter.give(dout[o], weights[o]);
+  Interpreter interpreter(g.graph);
+  for (std::size_t i = 0; i < g.in.size(); ++i)
+    if (g.in[i]) interpreter.give(g.in[i], call.in[i]);
+  for (const Value dy : g.dout)
+    if (dy) interpreter.give(dy, weights.emplace_back(random_tensor(g.graph.type(dy).shape, Mode::fp64, rng)));
   interpreter.run(Segment::first);
 
   int checked = 0;
-  for (std::size_t i = 0; i < in.size(); ++i) {
-    if (!wanted[i]) continue;
-    if (!gradients[i]) {
+  for (std::size_t i = 0; i < g.in.size(); ++i) {
+    if (!g.wanted[i]) continue;
+    if (!g.gradients[i]) {
       EXPECT_FALSE(op.no_gradient.empty()) << op.name << ": operand " << op.operands[i] << " has no gradient and no reason is declared";
       continue;
     }
-    const at::Tensor analytic = interpreter[gradients[i]].contiguous();
+    const at::Tensor analytic = interpreter[g.gradients[i]].contiguous();
     ASSERT_EQ(analytic.sizes(), call.in[i].sizes());
     // Central differences with h = 1e-6 in fp64: truncation h^2 and rounding 1e-16/h are both near 1e-10 of the values of order 1 here.
     for (std::int64_t e = 0; e < analytic.numel(); ++e) {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "runtime/aten.h"
+#include "ops/builder.h"
 #include "runtime/interpret.h"
 
 namespace sheaf::testing {
@@ -67,7 +68,7 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   else shapes = operand_shapes(op, c, n);
   if (op.name == "add") shapes[1].erase(shapes[1].begin());    // the bias form; equal shapes are covered by add_n and the models
 
-  Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}};
+  Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}, std::vector<bool>(n)};
   Types types(n);
   call.in_types.reserve(n);
   const auto extent_of = [&](const std::string& factor) {
@@ -99,6 +100,7 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
       case Domain::Kind::flag: t = at::zeros(shapes[i], t.options()).add(static_cast<double>(rng() % 2)).to(t.scalar_type()); break;
     }
     call.in[i] = t;
+    call.real[i] = domain.kind == Domain::Kind::real || domain.kind == Domain::Kind::positive || domain.kind == Domain::Kind::flag;
     call.present.push_back(i);
     const bool integral = t.scalar_type() == at::kLong;
     call.in_types.push_back({integral ? DType::i64 : DType::fp64, shapes[i], {}});
@@ -121,6 +123,26 @@ std::vector<at::Tensor> Call::run_on(const std::vector<at::Tensor>& tensors, std
   if (mode == Mode::integer) integer_kernel(*op, rule, args);
   else op->kernel(args);
   return out;
+}
+
+GradientGraph gradient_graph(const Call& call) {
+  const OpDef& op = *call.op;
+  GradientGraph g;
+  Builder b(g.graph);
+  g.in.resize(call.in.size());
+  g.wanted = call.real;
+  for (std::size_t p = 0; p < call.present.size(); ++p) {
+    const std::size_t i = call.present[p];
+    g.in[i] = g.graph.declare(ValueKind::input, "x" + std::to_string(i), call.in_types[p]);
+  }
+  g.out = b.call(op, g.in, call.attrs);
+  g.dout.resize(g.out.size());
+  for (std::size_t o = 0; o < std::min(g.out.size(), op.grad_outputs); ++o)
+    g.dout[o] = g.graph.declare(ValueKind::input, "dy" + std::to_string(o), g.graph.type(g.out[o]));
+  g.gradients = op.grad(Grad{b, g.in, g.out, g.dout, call.attrs, g.wanted});
+  SHEAF_CHECK(g.gradients.size() == g.in.size(), "{}: {} gradients for {} operands", op.name, g.gradients.size(), g.in.size());
+  verify(g.graph, Level::l1);
+  return g;
 }
 
 std::vector<Param> all_cases() {

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
 
@@ -71,6 +72,61 @@ std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vec
     for (std::size_t o = 0; o < out.size(); ++o) out[o].pieces.push_back(pieces[o]);
   }
   return out;
+}
+
+namespace {
+
+std::string name_of_operand(const OpDef& op, std::size_t i) { return std::string(op.operands[std::min(i, op.operands.size() - 1)]); }
+bool listed(const std::vector<std::string>& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
+
+// Which operands stay partial when none is sharded: all of `add`, or one of `linear`.
+std::vector<bool> passing(const Call& call, const std::vector<Placed>& in) {
+  std::vector<bool> partial(in.size()), add(in.size()), none(in.size());
+  for (const std::size_t i : call.present) {
+    partial[i] = in[i].kind == Placed::Kind::partial && in[i].reduction == Reduction::sum;
+    add[i] = listed(call.rule.add, name_of_operand(*call.op, i));
+  }
+  if (partial == none || partial == add) return partial;
+  for (const std::size_t i : call.present)
+    if (partial[i] && listed(call.rule.linear, name_of_operand(*call.op, i))) {
+      none[i] = true;
+      break;
+    }
+  return none;
+}
+
+}    // namespace
+
+void PartitionedRun::run(const Node& node) {
+  const Types types = graph_.types(node.in);
+  Call call{node.op, node.attrs, rule_for(*node.op, node.attrs, types), {}, std::vector<at::Tensor>(node.in.size()), {}, {}};
+  std::vector<Placed> in(node.in.size());
+  for (std::size_t i = 0; i < node.in.size(); ++i) {
+    if (!node.in[i]) continue;
+    in[i] = (*this)[node.in[i]];
+    call.in[i] = at::empty(types[i]->shape);    // asked for its shape only
+    call.in_types.push_back(*types[i]);
+    call.present.push_back(i);
+  }
+  std::string factor;
+  for (std::size_t p = 0; p < call.present.size() && factor.empty(); ++p)
+    if (const Placed& x = in[call.present[p]]; x.kind == Placed::Kind::sharded && !call.rule.is_full(call.rule.in[p][x.dim])) factor = call.rule.in[p][x.dim];
+  const std::vector<bool> passes = factor.empty() ? passing(call, in) : std::vector<bool>(in.size());
+  for (std::size_t p = 0; p < call.present.size(); ++p) {
+    Placed& x = in[call.present[p]];
+    const auto at = std::find(call.rule.in[p].begin(), call.rule.in[p].end(), factor);
+    const auto dim = static_cast<std::size_t>(at - call.rule.in[p].begin());
+    const bool has_factor = at != call.rule.in[p].end();
+    const bool stays = passes[call.present[p]] || (has_factor ? x.kind == Placed::Kind::sharded && x.dim == dim : x.kind == Placed::Kind::replicated);
+    if (!stays) x = has_factor ? shard(glue(x), dim, ranks_) : replicate(glue(x), ranks_);
+  }
+  const bool through = std::find(passes.begin(), passes.end(), true) != passes.end();
+  const std::vector<Placed> out = run_ranks(call, call.rule, in, factor, through, mode_);
+  for (std::size_t o = 0; o < out.size(); ++o) give(node.out[o], out[o]);
+}
+
+void PartitionedRun::run(Segment segment) {
+  for (const Node& node : graph_.nodes(segment)) run(node);
 }
 
 }    // namespace sheaf::testing

@@ -26,20 +26,24 @@ def safetensors_files(folder):
     (folder / "sharded" / "config.json").write_text('{"model_type": "test"}')
 
 
-def megatron_files(folder):
-    """The layout of Megatron-LM's IndexedDataset, written from its description and not by its code. Three documents: of two sequences,
-    of none, of one; token i of the stream is (i * 7919) % 60000."""
+def write_megatron(path, tokens, sizes, documents, code):
+    """The layout of Megatron-LM's IndexedDataset, written from its description and not by its code. `path` has no ending; sizes: tokens of
+    every sequence; documents: the sequence that each begins with, and their number; code: 4 for int32, 8 for uint16."""
     import numpy
 
-    for name, dtype, code in (("u16", numpy.uint16, 8), ("i32", numpy.int32, 4)):
-        sizes = [5, 4, 11]
-        tokens = (numpy.arange(sum(sizes), dtype=numpy.int64) * 7919 % 60000).astype(dtype)
-        tokens.tofile(folder / f"{name}.bin")
-        pointers = (numpy.cumsum([0, *sizes[:-1]]) * tokens.itemsize).astype(numpy.int64)
-        with open(folder / f"{name}.idx", "wb") as out:
-            out.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code, len(sizes), 4))
-            for part in (numpy.array(sizes, numpy.int32), pointers, numpy.array([0, 2, 2, 3], numpy.int64)):
-                out.write(part.tobytes())
+    tokens = numpy.asarray(tokens).astype({4: numpy.int32, 8: numpy.uint16}[code])
+    tokens.tofile(path.with_suffix(".bin"))
+    pointers = (numpy.cumsum([0, *sizes[:-1]]) * tokens.itemsize).astype(numpy.int64)
+    with open(path.with_suffix(".idx"), "wb") as out:
+        out.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code, len(sizes), len(documents)))
+        for part in (numpy.array(sizes, numpy.int32), pointers, numpy.array(documents, numpy.int64)):
+            out.write(part.tobytes())
+
+
+def megatron_files(folder):
+    """Three documents: of two sequences, of none, of one; token i of the stream is (i * 7919) % 60000."""
+    for name, code in (("u16", 8), ("i32", 4)):
+        write_megatron(folder / name, [i * 7919 % 60000 for i in range(20)], [5, 4, 11], [0, 2, 2, 3], code)
 
 
 def files(folder):

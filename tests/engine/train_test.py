@@ -1,0 +1,189 @@
+"""`sheaf train` against the training runs of tests/oracle/train.py:  train_test.py SHEAF MODELS_TEST [folder of the oracle]
+
+Every step's loss and gradient norm, the rates, the final weights, the files of the output folder; then what the written
+model is to transformers.
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+SHEAF, MODELS_TEST = (pathlib.Path(p).absolute() for p in sys.argv[1:3])
+ORACLE = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else ".cache/oracle")
+RUNS = {"train_llama": "llama", "train_mistral": "mistral_window", "train_qwen2": "qwen2", "train_qwen3": "qwen3",
+        "train_documents": "qwen3_bias_layer_types", "train_adam": "llama_tied"}
+FIELDS = {"step", "loss", "grad_norm", "lr", "tokens", "step_ms", "tokens_per_s", "peak_bytes"}
+# DESIGN.md section 5: two fp32 programs that differ in the order of sums, at rates up to 1e-3.
+STEP_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 1e-4
+logging.disable_progress_bar()
+
+
+def close(a, b, relative):
+    return a == b or abs(a - b) <= relative * abs(b)    # false for NaN
+
+
+def sheaf_train(run, output, *overrides):
+    command = [SHEAF, "train", run, f"run.output={output}", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(name, output, *overrides, model=None):
+    folder = ORACLE / name
+    paths = f"model={model or ORACLE / RUNS[name]}", f"data.train={folder / 'corpus.bin'}"
+    return sheaf_train(folder / "run.json", output, *paths, *overrides)
+
+
+def weights(folder):
+    found = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def distance(a, b):
+    """||a - b|| / ||b|| of all tensors together."""
+    assert a.keys() == b.keys(), a.keys() ^ b.keys()
+    squares = [((a[k].double() - b[k].double()).square().sum(), b[k].double().square().sum()) for k in b]
+    return (sum(s[0] for s in squares) / sum(s[1] for s in squares)).sqrt().item()
+
+
+def check_metrics(metrics, batch):
+    assert [m["step"] for m in metrics] == list(range(1, len(metrics) + 1))
+    for m in metrics:
+        assert m.keys() == FIELDS, m.keys() ^ FIELDS
+        assert m["step_ms"] > 0 and close(m["tokens_per_s"], m["tokens"] / m["step_ms"] * 1e3, 1e-9)    # the same division in another unit
+        assert isinstance(m["peak_bytes"], int) and m["peak_bytes"] == metrics[0]["peak_bytes"] > 0    # everything is planned before step 1
+        assert isinstance(m["tokens"], int) and 0 < m["tokens"] <= batch
+
+
+def same_steps(name, temporary):
+    """20 steps of AdamW or Adam with warm-up, clipping and accumulation in fp32."""
+    expected = json.loads((ORACLE / name / "steps.json").read_text())
+    metrics = train(name, temporary / name)
+    assert len(metrics) == len(expected) == 20
+    check_metrics(metrics, 4 * 24)
+    worst = {"loss": 0, "grad_norm": 0}
+    for m, e in zip(metrics, expected):
+        assert m["tokens"] == e["tokens"], (name, m, e)
+        assert close(m["lr"], e["lr"], 1e-15), (name, m, e)    # one formula in fp64: its last bit may differ
+        for key in worst:
+            worst[key] = max(worst[key], abs(m[key] - e[key]) / abs(e[key]))
+            assert close(m[key], e[key], STEP_TOLERANCE), (name, key, m, e)
+    found, before = weights(temporary / name / "model"), weights(ORACLE / RUNS[name])
+    error = distance(found, load_file(ORACLE / name / "final.safetensors"))
+    assert error <= WEIGHT_TOLERANCE, (name, error)
+    # The test of the test: training moved the weights by far more than what is tolerated.
+    assert distance(found, before) > 20 * WEIGHT_TOLERANCE, name
+    print(f"{name}: worst loss {worst['loss']:.1e}, norm {worst['grad_norm']:.1e}, weights {error:.1e}")
+
+
+def a_changed_setting_is_seen(temporary):
+    """The test of the test: each part of the recipe, changed a little, must move some step out of the tolerance."""
+    expected = json.loads((ORACLE / "train_llama" / "steps.json").read_text())
+    for i, change in enumerate(("gradient_clipping=4.6", "optimizer.params.betas=[0.9, 0.951]", "optimizer.params.weight_decay=0.09",
+                                "optimizer.params.eps=1e-6", "scheduler.params.warmup_num_steps=7",
+                                "optimizer.params.bias_correction=false")):
+        metrics = train("train_llama", temporary / f"changed-{i}", change)
+        assert not all(close(m[k], e[k], STEP_TOLERANCE) for m, e in zip(metrics, expected) for k in ("loss", "grad_norm")), change
+
+
+def resolved_run_repeats(temporary):
+    """run.json of the output folder is the whole run: it gives the same bits again."""
+    again = sheaf_train(temporary / "train_qwen2" / "run.json", temporary / "again")
+    first = [json.loads(line) for line in (temporary / "train_qwen2" / "metrics.jsonl").read_text().splitlines()]
+    assert [(m["loss"], m["grad_norm"], m["lr"]) for m in again] == [(m["loss"], m["grad_norm"], m["lr"]) for m in first]
+    assert (temporary / "again/model/model.safetensors").read_bytes() == (temporary / "train_qwen2/model/model.safetensors").read_bytes()
+
+
+def bf16_stays_near(temporary):
+    """bf16 compute, fp32 master weights. A bf16 number is off by up to U = 2^-9. The loss is a mean over 96 tokens, in which the roundings
+    of single logits average out: one U. A gradient's entries have passed some 20 roundings that add up like a random walk, and the norm is the
+    mean over all of them: 4 U. Adam divides an entry by its own size, so the weights' paths differ by the relative error of single entries,
+    a few percent of the way they went; a tenth would be more than rounding."""
+    expected = json.loads((ORACLE / "train_qwen3" / "steps.json").read_text())
+    metrics = train("train_qwen3", temporary / "bf16", "bf16.enabled=true")
+    check_metrics(metrics, 4 * 24)
+    assert not all(close(m["loss"], e["loss"], STEP_TOLERANCE) for m, e in zip(metrics, expected)), "this was fp32"
+    worst = max(abs(m["loss"] - e["loss"]) / e["loss"] for m, e in zip(metrics, expected))
+    norm = max(abs(m["grad_norm"] - e["grad_norm"]) / e["grad_norm"] for m, e in zip(metrics, expected))
+    final, before = load_file(ORACLE / "train_qwen3" / "final.safetensors"), weights(ORACLE / "qwen3")
+    found = weights(temporary / "bf16" / "model")
+    assert all(t.dtype == torch.float32 for t in found.values()), "the input's dtype: fp32"
+    moved = distance(found, final) / distance(before, final)
+    print(f"bf16: worst loss {worst:.1e}, norm {norm:.1e}, weights {moved:.1e} of the movement")
+    assert worst <= 2**-9 and norm <= 4 * 2**-9 and moved <= 0.1
+
+
+def logits_agree(folder):
+    """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads
+    oracle.safetensors."""
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32)
+    assert not any(report.values()), (folder, report)
+    ids = torch.randint(0, model.config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        out = model.eval()(ids, labels=ids)
+    labels = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    save_file({"ids": ids, "labels": labels, "positions": torch.arange(24).expand(2, 24).contiguous(), "logits": out.logits,
+               "loss": out.loss}, folder / "oracle.safetensors")
+    done = subprocess.run([MODELS_TEST, "--gtest_brief=1", "--gtest_filter=TrainedModel.*"],
+                          env=os.environ | {"SHEAF_TEST_MODEL": str(folder)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "SKIPPED" not in done.stdout, (done.stdout, done.stderr)
+    (folder / "oracle.safetensors").unlink()
+
+
+def written_models(temporary):
+    for name in RUNS:
+        logits_agree(temporary / name / "model")
+    # A sharded bf16 folder with a tokenizer: dtype, names and tokenizer files come out as they went in.
+    source = temporary / "source"
+    model = AutoModelForCausalLM.from_pretrained(ORACLE / "qwen2", dtype=torch.bfloat16)
+    model.save_pretrained(source, max_shard_size="100KB")
+    assert len(list(source.glob("model-*-of-*.safetensors"))) > 1
+    files = {"tokenizer.json": '{"version": "1.0"}', "tokenizer_config.json": '{"a": 1}', "special_tokens_map.json": "{}",
+             "vocab.json": "{}", "merges.txt": "a b\n", "chat_template.jinja": "{{ messages }}", "generation_config.json": '{"eos_token_id": 1}'}
+    for name, text in files.items():
+        (source / name).write_text(text)
+    (source / "notes.txt").write_text("not a part of the model")
+    train("train_qwen2", temporary / "bf16-in", model=source)
+    written = temporary / "bf16-in" / "model"
+    found, before = weights(written), weights(source)
+    assert found.keys() == before.keys(), found.keys() ^ before.keys()
+    assert all(t.dtype == torch.bfloat16 and t.shape == before[k].shape for k, t in found.items())
+    assert json.loads((written / "config.json").read_text())["dtype"] == "bfloat16"
+    for name, text in files.items():
+        assert (written / name).read_text() == text, name
+    assert not (written / "notes.txt").exists()
+    logits_agree(written)
+    # The same start in fp32, so that only the last rounding to bf16 is between the two: half a unit in the last of 8 bits.
+    model.float().save_pretrained(temporary / "source-fp32")
+    train("train_qwen2", temporary / "fp32-in", model=temporary / "source-fp32")
+    exact = weights(temporary / "fp32-in" / "model")
+    assert all(torch.equal(found[k], exact[k].bfloat16()) for k in found)
+    assert distance(found, before) > 1e-3, "nothing was trained"
+
+
+def main():
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix="sheaf-train-"))
+    try:
+        for name in RUNS:
+            same_steps(name, temporary)
+        a_changed_setting_is_seen(temporary)
+        resolved_run_repeats(temporary)
+        bf16_stays_near(temporary)
+        written_models(temporary)
+    finally:
+        shutil.rmtree(temporary)
+    print("ok")
+
+
+main()
