@@ -136,7 +136,9 @@ void Executor::Impl::allocate() {
   const auto bytes = at::TensorOptions().dtype(at::kByte).device(at_device(options));
   try {
     persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
-    arena = at::empty({std::max<std::int64_t>(1, memory.arena_bytes)}, bytes);
+    // LibTorch's CUDA hook knows its blocks by address and takes no second one at the same: a slot at the start of the arena would free it.
+    constexpr std::int64_t kHead = 256;
+    arena = at::empty({kHead + std::max<std::int64_t>(1, memory.arena_bytes)}, bytes).narrow(0, kHead, std::max<std::int64_t>(1, memory.arena_bytes));
     if (options.poison) arena.fill_(0xff);
   } catch (const std::exception& error) {
     const std::string what = error.what();
