@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -106,9 +107,7 @@ class BadConfiguration(Case):
 
     def test_what_later_work_brings_is_refused_by_name(self):
         path = self.run_file()
-        self.refused(sheaf("train", path, "--resume"), "--resume", "not built yet")
         self.refused(sheaf("train", path, "--nproc", "2"), "run.nproc", "not built yet")
-        self.refused(sheaf("train", path, "run.save_every=5"), "run.save_every", "not built yet")
         self.refused(sheaf("train", path, "data.tokenizer=gpt"), "data.tokenizer", "not built yet")
         self.refused(sheaf("train", path, "fp16.enabled=true"), "fp16.enabled", "not built yet")
         self.train_refused("is text", "tokenizers", '"bytes"', overrides=["data.tokenizer=null"])
@@ -253,6 +252,63 @@ class Output(Case):
         self.assertEqual(len((output / "metrics.jsonl").read_text().splitlines()), 3)
         self.assertIn("no meaning here: ", done.stdout)
         self.refused(sheaf("train", "--deepspeed", "tests/engine/ds_config.json", "--model", self.model, "--data", self.corpus), "data.seq_len")
+
+
+class Resume(Case):
+    RUN = {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-3, "warmup_num_steps": 4, "warmup_type": "linear"}}}
+
+    def numbers(self):
+        return [(m["step"], m["loss"], m["grad_norm"], m["lr"], m["tokens"]) for m in self.metrics()]
+
+    def test_a_run_killed_at_any_moment_goes_on_with_the_same_bits(self):
+        self.train("run.steps=40", **self.RUN)
+        whole, model = self.numbers(), (self.output / "model/model.safetensors").read_bytes()
+        path = self.run_file(**self.RUN)
+        command = [SHEAF, "train", str(path), "run.steps=40", "run.save_every=2"]
+        rng, kills = random.Random(0), 0
+        for attempt in range(12):
+            process = subprocess.Popen(command + (["--resume"] if attempt else []), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            try:
+                out, err = process.communicate(timeout=rng.uniform(0.15, 0.5) if attempt < 11 else 120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+                continue
+            self.assertEqual(process.returncode, 0, out + err)
+            break
+        else:
+            self.fail("the run was killed every time")
+        self.assertGreater(kills, 0)
+        self.assertEqual(self.numbers(), whole)
+        self.assertEqual((self.output / "model/model.safetensors").read_bytes(), model)
+        self.assertFalse(list((self.output / "checkpoints").glob("*.tmp*")))
+
+    def test_more_steps_keep_and_nothing_to_resume(self):
+        done = sheaf("train", self.run_file(**self.RUN), "--resume", "run.save_every=2", "run.keep=2")
+        self.assertIn("no checkpoint", done.stdout)
+        path = self.output
+        self.assertEqual(sorted(p.name for p in (path / "checkpoints").iterdir()), ["step_00000002", "step_00000003"])
+        again = sheaf("train", self.run_file(**self.RUN), f"run.output={path}", "run.steps=6", "run.save_every=2", "--resume")
+        self.assertIn("resumed after step 3", again.stdout)
+        self.output = path
+        more = self.numbers()
+        self.train("run.steps=6", **self.RUN)
+        self.assertEqual(more, self.numbers())
+
+    def test_another_seed_and_a_damaged_checkpoint_are_refused(self):
+        self.train("run.save_every=3", **self.RUN)
+        path = self.output
+        resume = lambda *more: sheaf("train", self.run_file(**self.RUN), f"run.output={path}", "run.steps=6", "--resume", *more)
+        self.assertIn("seed", resume("run.seed=9").stderr)
+        file = path / "checkpoints/step_00000003/rank_00000.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 1
+        file.write_bytes(data)
+        done = resume()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("damaged", done.stderr)
+        self.assertIn(str(file), done.stderr)
 
 
 class NotFinite(Case):

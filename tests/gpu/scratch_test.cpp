@@ -68,11 +68,11 @@ TEST_F(CudaScratch, threads_do_not_mix_their_slots) {
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([t] {
       const c10::InferenceMode no_tape;
-      const at::Tensor slot = at::zeros({1 << 16}, kBytes);
+      const at::Tensor slot = at::zeros({(1 << 16) + 256}, kBytes);
       for (int i = 0; i < 200; ++i) {
-        const ScratchScope scope(DeviceKind::cuda, slot.data_ptr(), 1 << 16);
+        const ScratchScope scope(DeviceKind::cuda, static_cast<char*>(slot.data_ptr()) + 256, 1 << 16);
         const at::Tensor a = at::empty({100 + t}, kBytes);
-        ASSERT_EQ(a.data_ptr(), slot.data_ptr());
+        ASSERT_EQ(a.data_ptr(), static_cast<char*>(slot.data_ptr()) + 256);
       }
     });
   for (std::thread& thread : threads) thread.join();
