@@ -42,35 +42,34 @@ Action passes_command(CLI::App& app) {
 
 Action opt_command(CLI::App& app) {
   struct Arguments {
-    std::string file, options = "{}";
+    std::string file, options;
     std::vector<std::string> passes;
   };
   auto a = std::make_shared<Arguments>();
   app.add_option("file", a->file, "a graph in text form (docs/ir.md)")->required()->type_name("FILE.ir");
   app.add_option("--pass", a->passes, "a pass to run; may be given again, in order; none: parse, verify and print")->type_name("NAME");
-  app.add_option("--options", a->options, "options of the passes, as {name=value, ...}");
+  app.add_option("--options", a->options, "options of the passes, as {name=value, ...}; default: those of the file's options line");
   return [a] {
     std::vector<Pass> passes;
     for (const std::string& name : a->passes) passes.push_back(find_pass(name));
-    const Options options = Options::parse(parse_attrs(a->options));
     const std::string text = read_file(a->file);
-    Graph graph;
+    IrFile file;
     try {
-      graph = parse_graph(text, all_ops());
-      verify(graph, Level::l1);
+      file = parse_ir_file(text, all_ops());
+      verify(file.graph, Level::l1);
     } catch (const UserError& error) {
       user_error("{}: {}", a->file, error.what());
     } catch (const InternalError& error) {
       user_error("{}: {}", a->file, error.what());    // here the graph is the user's
     }
-    std::fputs(print(RunPasses{}(std::move(graph), passes, options)).c_str(), stdout);
+    if (!a->options.empty()) file.options = Options::parse(parse_attrs(a->options));
+    std::fputs(print(RunPasses{}(std::move(file.graph), passes, file.options)).c_str(), stdout);
     return 0;
   };
 }
 
 Action config_command(CLI::App& app) {
-  auto markdown = std::make_shared<bool>(false);
-  app.add_flag("--markdown", *markdown, "as docs/config.md (the default)");
+  app.footer("The text is that of docs/config.md.");
   return [] { return std::fputs(config_markdown().c_str(), stdout), 0; };
 }
 

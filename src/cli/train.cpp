@@ -52,7 +52,7 @@ Action train_command(CLI::App& app) {
   app.add_option("--nproc", a->nproc, "ranks on this machine (run.nproc)")->check(CLI::PositiveNumber);
   app.add_flag("--resume", a->flags.resume, "go on from the newest checkpoint in run.output");
   app.add_option("--profile", a->flags.profile, "time every kernel call of step N and show where the time goes")->check(CLI::PositiveNumber)->type_name("N");
-  app.add_option("--dump-ir", a->flags.dump_ir, "write the graph after every pass into this folder")->type_name("DIR");
+  app.add_option("--dump-ir", a->flags.dump_ir, "write the graph after every pass, and the plan, into this folder")->type_name("DIR");
   app.footer("Writes run.json, metrics.jsonl and model/ (a HuggingFace folder) into run.output. Ctrl-C finishes the step and saves the model.");
   return [a]() -> int {
     const LoadedConfig config = load(*a);

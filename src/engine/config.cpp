@@ -69,6 +69,8 @@ void fields(V& v, RunConfig& c) {
   v("run.steps", c.run.steps);
   v("run.output", c.run.output);
   v("run.save_every", c.run.save_every);
+  v("run.keep", c.run.keep);
+  v("run.stop_on_save_error", c.run.stop_on_save_error);
   v("run.seed", c.run.seed);
   v("run.log_every", c.run.log_every);
   v("run.timeout_s", c.run.timeout_s);

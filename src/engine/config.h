@@ -32,6 +32,8 @@ struct RunOptions {
   std::int64_t steps = 0;
   std::string output;
   std::int64_t save_every = 0;    // 0: no checkpoints
+  std::int64_t keep = 0;          // complete checkpoints that stay; 0: all
+  bool stop_on_save_error = false;
   std::int64_t seed = 0;
   std::int64_t log_every = 1;
   double timeout_s = 0;

@@ -12,9 +12,23 @@
 
 namespace sheaf {
 
-RunLog::RunLog(const std::string& folder, std::int64_t num_steps, std::int64_t log_every)
+// What a run wrote after its last checkpoint will be written again. A line cut off by a kill is beyond it, too.
+static void cut_metrics(const std::string& path, std::int64_t done) {
+  if (::access(path.c_str(), F_OK) != 0) return;
+  const std::string text = read_file(path);
+  std::string kept;
+  for (const std::string& line : split(text, '\n')) {
+    const nlohmann::json record = nlohmann::json::parse(line, nullptr, false);
+    if (!record.is_object() || !record.contains("step") || record["step"].get<std::int64_t>() > done) break;
+    kept += line + "\n";
+  }
+  write_file_atomically(path, kept);
+}
+
+RunLog::RunLog(const std::string& folder, std::int64_t num_steps, std::int64_t log_every, std::int64_t done)
     : folder_(folder), num_steps_(num_steps), log_every_(log_every), terminal_(::isatty(STDOUT_FILENO) == 1) {
   const std::string path = folder + "/metrics.jsonl";
+  cut_metrics(path, done);
   metrics_ = std::fopen(path.c_str(), "ae");
   if (!metrics_) user_error("{}: cannot be written: {}", path, std::strerror(errno));
 }

@@ -19,8 +19,8 @@ struct StepRecord {
 
 class RunLog {
  public:
-  // Opens metrics.jsonl in `folder`. num_steps: of the whole run, for the ETA.
-  RunLog(const std::string& folder, std::int64_t num_steps, std::int64_t log_every);
+  // Opens metrics.jsonl in `folder`, keeping the lines of the first `done` steps. num_steps: of the whole run, for the ETA.
+  RunLog(const std::string& folder, std::int64_t num_steps, std::int64_t log_every, std::int64_t done = 0);
   ~RunLog();
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;

@@ -15,6 +15,7 @@
 #include "data/rows.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
+#include "engine/saver.h"
 #include "engine/weights.h"
 #include "models/model.h"
 #include "passes/pass.h"
@@ -27,11 +28,11 @@ namespace {
 namespace fs = std::filesystem;
 
 // Before the long work of loading: nothing is written yet.
-void check_output_folder(const std::string& folder) {
+void check_output_folder(const std::string& folder, bool resume) {
   std::error_code error;
   for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
-    if (fs::exists(folder + "/" + mark, error))
-      user_error("{}: already holds a run (it has {}); name another with run.output=FOLDER, or remove it", folder, mark);
+    if (!resume && fs::exists(folder + "/" + mark, error))
+      user_error("{}: already holds a run (it has {}); go on with --resume, or name another with run.output=FOLDER", folder, mark);
 }
 
 // Before the first step: a run must not end in "cannot be written".
@@ -77,7 +78,7 @@ Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& f
   if (!flags.dump_ir.empty()) {
     fs::create_directories(flags.dump_ir);
     run.dump = [&, i = 0](std::string_view pass, const Graph& g) mutable {
-      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(g));
+      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(options) + print(g));
     };
   }
   return run(std::move(graph), training_passes(), options);
@@ -104,6 +105,13 @@ class StepRows {
   std::vector<std::int32_t> ids_, labels_, positions_, documents_;
 };
 
+// What decides which rows a step sees and what they mean: a resumed run must agree on it.
+Json identity(const RunConfig& config, const Rows& rows) {
+  return {{"seed", config.run.seed},         {"train_batch_size", config.batch.global},
+          {"seq_len", config.data.seq_len},  {"packing", config.data.packing == Packing::documents ? "documents" : "concat"},
+          {"shuffle", config.data.shuffle},  {"rows", rows.count()}};
+}
+
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
   executor.set_argument("lr", rates.lr);
   executor.set_argument("beta1", rates.beta1);
@@ -121,11 +129,16 @@ void return_freed_memory() {
 #endif
 }
 
+// A full disk does not end a run that may outlive it, unless the user wants that.
+void save_failed(RunLog& log, const RunConfig& config, const std::string& error) {
+  if (config.run.stop_on_save_error) user_error("checkpoint not written: {}", error);
+  log.say("WARNING: checkpoint not written, the last complete one stays: " + error);
+}
+
 }    // namespace
 
 TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) {
   const RunConfig& config = loaded.config;
-  if (flags.resume) user_error("--resume is not built yet: it arrives with checkpoints; start a run in a fresh run.output");
   const DeviceKind device = config.run.device.empty() ? default_device() : config.run.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
   check_device(device);
   const Model source = open_model(config.model);
@@ -133,20 +146,28 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
-  check_output_folder(config.run.output);
+  check_output_folder(config.run.output, flags.resume);
 
   Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
+  if (!flags.dump_ir.empty()) write_file_atomically(flags.dump_ir + "/plan.txt", executor.describe());
   if (source.folder) load_weights(executor, *source.folder, model.tied_head);
   else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
   make_output_folder(config.run.output);
-  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
   const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
 
   return_freed_memory();
 
-  RunLog log(config.run.output, config.run.steps, config.run.log_every);
+  const std::string checkpoints = config.run.output + "/checkpoints";
+  const Json same = identity(config, rows);
+  Progress done;
+  if (flags.resume)
+    if (const auto found = restore(executor, checkpoints, same)) done = *found;
+  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
+  Saver saver(checkpoints, config.run.keep, same);
+  RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
+  if (flags.resume) log.say(done.step ? fmt::format("resumed after step {}", done.step) : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
   for (const std::string& line : loaded.banner) log.say(line);
   std::int64_t parameters = 0;
   for (const Value v : executor.graph().all(ValueKind::state))
@@ -157,13 +178,15 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
                       human_bytes(static_cast<double>(executor.memory().persistent_bytes)), human_bytes(static_cast<double>(executor.memory().arena_bytes))));
 
   StepRows step_rows(batches, config.data.seq_len, executor);
-  std::int64_t committed = 0;
   bool interrupted = false;
-  for (std::int64_t s = 0; s < config.run.steps && !interrupted; ++s) {
+  const auto save = [&] {
+    if (const std::string error = saver.save(executor, done); !error.empty()) save_failed(log, config, error);
+  };
+  for (std::int64_t s = done.step; s < config.run.steps && !interrupted; ++s) {
     const auto begin = std::chrono::steady_clock::now();
     step_rows.load(s);
-    const Rates rate = rates(config.scheduler, config.optimizer, committed);
-    set_rates(executor, config, rate, committed);
+    const Rates rate = rates(config.scheduler, config.optimizer, done.committed);
+    set_rates(executor, config, rate, done.committed);
     executor.time_calls(s + 1 == flags.profile);
     executor.run_step();
     StepRecord record;
@@ -176,12 +199,16 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
     record.peak_bytes = executor.peak_bytes();
     const auto all_tokens = static_cast<double>(config.batch.global * config.data.seq_len);
     record.peak_share = peak_flops > 0 ? flops_per_token * all_tokens / record.seconds / peak_flops : 0;
-    committed += record.committed;
+    done.step = s + 1;
+    done.committed += record.committed;
     log.add(record);
     if (s + 1 == flags.profile) log.say(profile_table(executor));
     interrupted = stop.load();
+    const bool last = interrupted || done.step == config.run.steps;
+    if (config.run.save_every > 0 && (done.step % config.run.save_every == 0 || last)) save();
   }
   if (interrupted) log.say("interrupted: the step is finished, saving the model");
+  if (const std::string error = saver.finish(); !error.empty()) save_failed(log, config, error);
   save_weights(executor, config.run.output + "/model", source.config, {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
   log.say(log.summary());
   log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));

@@ -29,8 +29,9 @@ Shape file_shape(const ValueInfo& state) {
 // Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
 bool is_ignored(std::string_view name, bool tied_head) { return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight"); }
 
-// Writes a state and what is derived from it.
-void write_master(Executor& executor, Value v, const std::vector<float>& data) {
+}    // namespace
+
+void write_master(Executor& executor, Value v, std::span<const float> data) {
   const Graph& graph = executor.graph();
   executor.write(v, data.data(), graph.type(v).bytes());
   const Value derived = graph.find(graph[v].name + ".c");
@@ -39,8 +40,6 @@ void write_master(Executor& executor, Value v, const std::vector<float>& data) {
   convert(DType::fp32, data.data(), graph.type(derived).dtype, low.data(), static_cast<std::int64_t>(data.size()));
   executor.write(derived, low.data(), graph.type(derived).bytes());
 }
-
-}    // namespace
 
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   const Graph& graph = executor.graph();

@@ -1,5 +1,6 @@
 #pragma once
 // Between the states of a graph and a HuggingFace folder: weights in, weights out, or initial weights from a seed.
+#include <span>
 #include <string>
 
 #include "base/json.h"
@@ -13,6 +14,9 @@ void load_weights(Executor& executor, const HfFolder& folder, bool tied_head);
 
 // As the states' `init` says: a pure function of (seed, name, global index), the same on any mesh.
 void init_weights(Executor& executor, std::uint64_t seed);
+
+// Sets a trainable state (fp32, row-major) and what is derived from it.
+void write_master(Executor& executor, Value state, std::span<const float> data);
 
 struct SaveOptions {
   DType dtype = DType::fp32;       // in the file

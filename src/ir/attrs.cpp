@@ -24,6 +24,8 @@ void Attrs::set(std::string_view name, Attr value) {
   entries_.emplace_back(name, std::move(value));
 }
 
+Attr as_number(const Attr& attr) { return std::holds_alternative<Int>(attr) ? Attr(static_cast<Float>(std::get<Int>(attr))) : attr; }
+
 static std::string print(const Attr& attr) {
   struct Printer {
     std::string operator()(Bool b) const { return b ? "true" : "false"; }

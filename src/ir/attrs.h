@@ -27,12 +27,12 @@ class Attrs {
   const Text& text(std::string_view name) const { return get<Text>(name); }
   void set(std::string_view name, Attr value);
 
+  const Attr* find(std::string_view name) const;    // nullptr: none
   const auto& entries() const { return entries_; }
   bool empty() const { return entries_.empty(); }
   bool operator==(const Attrs&) const = default;
 
  private:
-  const Attr* find(std::string_view name) const;
   [[noreturn]] static void absent(std::string_view name);
   template <class T>
   const T& get(std::string_view name) const {
@@ -42,6 +42,9 @@ class Attrs {
   }
   std::vector<std::pair<std::string, Attr>> entries_;
 };
+
+// An integer as a number, anything else as it is: "eps=1" in text means 1.0.
+Attr as_number(const Attr& attr);
 
 // "{eps=1e-06}". The attribute `rule` of einsum comes first and bare: "{b s k, h k -> b s h; dtype=fp32}". "" if there are none.
 std::string print(const Attrs& attrs);

@@ -71,12 +71,14 @@ struct OpDef {
   void (*kernel)(const Args&) = nullptr;                                                              // portable, by ATen; nullptr: storage only
   bool exact = false;                                                                                 // the kernel is exact on int64: integer mode uses it
   bool in_place = false;                                                                              // out[i] may share storage with in[i] of equal type
+  bool atomic_adds = false;    // on accelerators the kernel adds in no fixed order: its last bits vary, so `deterministic` refuses it there
   Cases cases;
 
   // From the list line.
   std::string_view name = {};
   std::vector<std::string_view> operands = {};
   std::vector<std::string_view> attributes = {};
+  std::vector<Attr> attribute_types = {};    // a value of the type of each
 };
 
 // The rule of one call: `..` expanded, absent operands left out.

@@ -17,6 +17,13 @@ std::int64_t integer(std::string_view text) {
   return n;
 }
 
+double real(std::string_view text) {
+  double x = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
+  if (error != std::errc() || end != text.data() + text.size()) user_error("wanted a number, found {}", quote(text));
+  return x;
+}
+
 // Cuts `text` at the first `mark` outside brackets; returns what follows, "" if there is none.
 std::string_view cut_at(std::string_view& text, std::string_view mark) {
   int depth = 0;
@@ -83,7 +90,8 @@ class Parser {
     const std::size_t brace = type.find('{');
     const Attrs attrs = brace == std::string_view::npos ? Attrs{} : parse_attrs(type.substr(brace));
     const Value v = graph_.declare(kind, name, parse_type(type.substr(0, brace), graph_.mesh), attrs);
-    for (const std::string& number : split(trimmed(data), ' ')) graph_[v].data.push_back(std::stod(number));
+    for (const std::string& number : split(trimmed(data), ' '))
+      if (!number.empty()) graph_[v].data.push_back(real(number));
   }
 
   void node(std::string_view line, std::string_view note) {
@@ -96,7 +104,9 @@ class Parser {
     const OpDef& op = find_op(ops_, call.substr(0, blank));
     std::string_view operands = blank == std::string_view::npos ? "" : call.substr(blank);
     const std::size_t brace = operands.find('{');
-    const Attrs attrs = brace == std::string_view::npos ? Attrs{} : parse_attrs(operands.substr(brace));
+    Attrs attrs = brace == std::string_view::npos ? Attrs{} : parse_attrs(operands.substr(brace));
+    for (std::size_t i = 0; i < op.attributes.size(); ++i)
+      if (const Attr* attr = attrs.find(op.attributes[i]); attr && std::holds_alternative<Float>(op.attribute_types[i])) attrs.set(op.attributes[i], as_number(*attr));
     Values in;
     for (const std::string& name : split(trimmed(operands.substr(0, brace)), ',')) in.push_back(value(trimmed(name)));
     const Values out = graph_.append(segment_, op, in, attrs, std::string(note));

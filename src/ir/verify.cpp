@@ -60,7 +60,7 @@ void verify_types(const Graph& graph) {
     }
 }
 
-// Once the backward exists (some state has a gradient accumulator "NAME.grad" or is set), every trainable state takes part in it.
+// Once the backward exists (some state has a gradient accumulator "NAME.grad"), every trainable state takes part in it.
 void verify_gradients(const Graph& graph) {
   std::set<std::string> with_gradient, trainable;
   for (const Value v : graph.all(ValueKind::carried))

@@ -6,13 +6,13 @@
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
-#include <optional>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "mesh/rule.h"
 #include "ops/builder.h"
+#include "ops/contraction.h"
 
 namespace sheaf {
 namespace {
@@ -21,94 +21,15 @@ using Factors = Rule::Factors;
 using Dims = std::vector<std::int64_t>;
 
 bool has(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
-std::int64_t dim_of(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) - factors.begin(); }
 std::string text(const Factors& factors) { return factors.empty() ? "()" : join(factors, " "); }
-
-// The factors of a binary contraction by role; B, M, N in the order of the output, K in the order of x.
-struct Contraction {
-  Factors batch, m, n, k;
-  Dims x_only, y_only;    // dims that are summed before the contraction
-  Factors x, y;           // what is left of the operands then
-  Factors out;
-};
-
-Contraction contraction(const Rule& rule) {
-  Contraction c{.out = rule.out[0]};
-  const Factors &x = rule.in[0], &y = rule.in[1];
-  for (const std::string& f : c.out) (has(x, f) ? has(y, f) ? c.batch : c.m : c.n).push_back(f);
-  const auto keep = [&](const Factors& from, const Factors& other, Factors& kept, Dims& summed) {
-    for (std::size_t d = 0; d < from.size(); ++d)
-      if (has(c.out, from[d]) || has(other, from[d])) kept.push_back(from[d]);
-      else summed.push_back(static_cast<std::int64_t>(d));
-  };
-  keep(x, y, c.x, c.x_only);
-  keep(y, x, c.y, c.y_only);
-  for (const std::string& f : c.x)
-    if (has(c.y, f) && !has(c.out, f)) c.k.push_back(f);
-  return c;
-}
-
-// t with dims grouped: one dim per group, as a view; nullopt if the strides of a group do not merge.
-std::optional<at::Tensor> grouped(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
-  Dims sizes, strides;
-  for (const Factors* group : groups) {
-    std::int64_t size = 1, stride = 1;
-    for (std::size_t i = group->size(); i-- > 0;) {
-      const std::int64_t d = dim_of(factors, (*group)[i]);
-      if (t.size(d) == 1) continue;
-      if (size == 1) stride = t.stride(d);
-      else if (t.stride(d) != stride * size) return std::nullopt;
-      size *= t.size(d);
-    }
-    sizes.push_back(size), strides.push_back(size == 1 ? 1 : stride);
-  }
-  return t.as_strided(sizes, strides, t.storage_offset());
-}
-
-at::Tensor grouped_or_copied(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
-  if (auto view = grouped(t, factors, groups)) return *view;
-  Dims order;
-  Factors ordered;
-  for (const Factors* group : groups)
-    for (const std::string& f : *group) order.push_back(dim_of(factors, f)), ordered.push_back(f);
-  return *grouped(t.permute(order).contiguous(), ordered, groups);
-}
-
-// x with its dims in the order of `out`, size 1 where x lacks a factor.
-at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out) {
-  Dims order;
-  for (const std::string& f : out)
-    if (has(from, f)) order.push_back(dim_of(from, f));
-  at::Tensor view = x.permute(order);
-  for (std::size_t d = 0; d < out.size(); ++d)
-    if (!has(from, out[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));
-  return view;
-}
 
 void multiply(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out_given) {
   at::Tensor out = out_given;
-  const bool same_dtype = out.scalar_type() == x.scalar_type();
-  if (c.k.empty()) {
-    if (same_dtype) at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
-    else out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
-    return;
-  }
-  const bool batched = !c.batch.empty();
-  const auto matrix = [&](const at::Tensor& t, const Factors& f, const Factors& rows, const Factors& columns) {
-    return batched ? grouped_or_copied(t, f, {&c.batch, &rows, &columns}) : grouped_or_copied(t, f, {&rows, &columns});
-  };
-  const at::Tensor a = matrix(x, c.x, c.m, c.k), b = matrix(y, c.y, c.k, c.n);
-  auto view = batched ? grouped(out, c.out, {&c.batch, &c.m, &c.n}) : grouped(out, c.out, {&c.m, &c.n});
-  if (same_dtype && view) {
-    batched ? at::bmm_out(*view, a, b) : at::mm_out(*view, a, b);
-  } else {
-    const at::Tensor product = batched ? at::bmm(a, b) : at::mm(a, b);
-    Factors order = c.batch;
-    Dims sizes;
-    order.insert(order.end(), c.m.begin(), c.m.end()), order.insert(order.end(), c.n.begin(), c.n.end());
-    for (const std::string& f : order) sizes.push_back(out.size(dim_of(c.out, f)));
-    out.copy_(aligned(product.view(sizes), order, c.out));
-  }
+  if (!c.k.empty())
+    multiply_matrices(c, x, y, out, x.scalar_type(),
+                      [](at::Tensor& o, const at::Tensor& a, const at::Tensor& b) { a.dim() == 3 ? at::bmm_out(o, a, b) : at::mm_out(o, a, b); });
+  else if (out.scalar_type() == x.scalar_type()) at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
+  else out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
 }
 
 void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given) {
@@ -124,19 +45,14 @@ void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given
 
 void einsum_kernel(const Args& a) {
   const bool binary = a.in.size() > 1 && a.in[1].defined();
-  struct Parsed {
-    Rule rule;
-    std::optional<Contraction> contraction;
-  };
-  thread_local std::unordered_map<std::string, Parsed> cache;    // rules are few: one per kind of layer
-  Parsed& parsed = cache[a.attrs.text("rule")];
-  if (parsed.rule.in.empty()) {
-    parsed.rule = Rule::parse(a.attrs.text("rule"));
-    if (binary) parsed.contraction = contraction(parsed.rule);
-  }
   if (a.in[0].numel() == 0 || (binary && a.in[1].numel() == 0)) return void(a.out[0].zero_());    // a rank's piece may be empty
-  if (!binary) return sum_only(parsed.rule, a.in[0], a.out[0]);
-  const Contraction& c = *parsed.contraction;
+  if (!binary) {
+    thread_local std::unordered_map<std::string, Rule> cache;
+    Rule& rule = cache[a.attrs.text("rule")];
+    if (rule.in.empty()) rule = Rule::parse(a.attrs.text("rule"));
+    return sum_only(rule, a.in[0], a.out[0]);
+  }
+  const Contraction& c = contraction(a.attrs);
   multiply(c, c.x_only.empty() ? a.in[0] : at::sum(a.in[0], c.x_only), c.y_only.empty() ? a.in[1] : at::sum(a.in[1], c.y_only), a.out[0]);
 }
 

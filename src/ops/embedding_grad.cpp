@@ -21,6 +21,7 @@ OpDef embedding_grad() {
                 out.index_add_(0, local.clamp(0, n - 1), dy);
               },
           .exact = true,
+          .atomic_adds = true,    // index_add_
           .cases = {{.dims = {{"v", {7}}, {"k", {3}}, {"..", {2, 5}}}, .domain = {Real, Index("v"), Real}, .attrs = {{"padding_id", Int(2)}}}}};
 }
 

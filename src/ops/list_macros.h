@@ -16,5 +16,7 @@
 #define SHEAF_ATTR_PARAM2(type, name) type name,
 #define SHEAF_ATTR_ARG(pair) SHEAF_ATTR_ARG2 pair
 #define SHEAF_ATTR_ARG2(type, name) {#name, Attr(std::move(name))},
+#define SHEAF_ATTR_TYPE(pair) SHEAF_ATTR_TYPE2 pair
+#define SHEAF_ATTR_TYPE2(type, name) Attr(type{}),
 #define SHEAF_ATTR_NAME(pair) SHEAF_ATTR_NAME2 pair
 #define SHEAF_ATTR_NAME2(type, name) #name,

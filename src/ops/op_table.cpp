@@ -15,12 +15,13 @@ namespace sheaf {
 const OpTable& all_ops() {
   static const OpTable ops = [] {
     OpTable table;
-    const auto register_op = [&](OpDef def, std::string_view name, std::vector<std::string_view> operands, std::vector<std::string_view> attributes) {
-      def.name = name, def.operands = std::move(operands), def.attributes = std::move(attributes);
+    const auto register_op = [&](OpDef def, std::string_view name, std::vector<std::string_view> operands, std::vector<std::string_view> attributes, std::vector<Attr> types) {
+      def.name = name, def.operands = std::move(operands), def.attributes = std::move(attributes), def.attribute_types = std::move(types);
       table.push_back(std::move(def));
     };
 #define OP(name, operands, attributes) \
-  register_op(name(), #name, {SHEAF_EACH(SHEAF_OPERAND_NAME, SHEAF_UNWRAP operands)}, {SHEAF_EACH(SHEAF_ATTR_NAME, SHEAF_UNWRAP attributes)});
+  register_op(name(), #name, {SHEAF_EACH(SHEAF_OPERAND_NAME, SHEAF_UNWRAP operands)}, {SHEAF_EACH(SHEAF_ATTR_NAME, SHEAF_UNWRAP attributes)}, \
+              {SHEAF_EACH(SHEAF_ATTR_TYPE, SHEAF_UNWRAP attributes)});
 #define OP_N OP
 #include "ops/op_list.inc"
 #undef OP

@@ -37,7 +37,7 @@ class Backward {
     const std::vector<Node> forward = graph_.nodes(Segment::first);
     mark_needed(forward);
     const Value loss = graph_.find("loss_sum"), seed = graph_.find("seed");
-    SHEAF_CHECK(loss && seed, "differentiate: the graph has no @loss_sum and @seed");
+    if (!loss || !seed) user_error("differentiate: the graph has no @loss_sum and @seed");
     for (auto node = forward.rbegin(); node != forward.rend(); ++node) {
       if (node->op->name == "accumulate") {
         if (node->in[0] == loss) contribute(node->in[1], seed);

@@ -17,9 +17,10 @@ Graph optimize(Graph graph, const Options& options) {
     if (graph[w].attrs.has("trainable") && graph[w].attrs.flag("trainable")) {
       weights.push_back(w);
       gradients.push_back(graph.find(graph[w].name + ".grad"));
-      SHEAF_CHECK(gradients.back(), "optimize: trainable state @{} has no gradient", graph[w].name);
+      if (!gradients.back()) user_error("optimize: trainable state @{} has no @{}.grad", graph[w].name, graph[w].name);
     }
-  SHEAF_CHECK(!weights.empty(), "optimize: nothing to train");
+  if (weights.empty()) user_error("optimize: the graph has no trainable state");
+  if (!graph.find("loss_sum") || !graph.find("seed")) user_error("optimize: the graph has no @loss_sum and @seed");
 
   const Value loss = b.mul(graph.find("loss_sum"), graph.find("seed"));
   Values squares;

@@ -16,8 +16,16 @@ struct Options {
   // micro_batches
   std::int64_t num_micro_batches = 1;
 
-  static Options parse(const Attrs& attrs);    // from "{num_micro_batches=2}"; throws UserError for an unknown name
+  static Options parse(const Attrs& attrs);    // from "{num_micro_batches=2}"; throws UserError for an unknown name or a wrong type
 };
+std::string print(const Options& options);    // "options {...}\n": the first line of a dump
+
+// A graph in a file: an "options" line first, if any; what follows a line "----" is not read (golden tests keep the result there).
+struct IrFile {
+  Options options;
+  Graph graph;
+};
+IrFile parse_ir_file(std::string_view text, const OpTable& ops);    // throws UserError
 
 struct Pass {
   std::string_view name;
@@ -37,7 +45,8 @@ Graph remove_dead(Graph graph, const Options& options);
 const std::vector<Pass>& training_passes();
 const Pass& find_pass(std::string_view name);    // throws UserError naming the nearest
 
-// Runs a list of passes: times each, verifies its result, puts "after NAME:" in front of errors, and hands the graph to `dump`.
+// Runs a list of passes: times each, verifies its result, hands the graph to `dump`. An error of ours says "in pass NAME" and where the pass's
+// input was written, which `sheaf opt FILE --pass NAME` runs again.
 struct PassTime {
   std::string_view name;
   double seconds;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <type_traits>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -45,7 +46,7 @@ Graph RunPasses::operator()(Graph graph, const std::vector<Pass>& passes, const 
     } catch (const InternalError& error) {
       // A bug of ours is reported with what reproduces it: sheaf opt FILE --pass NAME.
       const std::string path = (std::filesystem::temp_directory_path() / fmt::format("sheaf-before-{}-{}.ir", pass.name, ::getpid())).string();
-      write_file_atomically(path, print(before));
+      write_file_atomically(path, print(options) + print(before));
       throw InternalError(fmt::format("in pass {}: {}; its input is in {}", pass.name, error.what(), path));
     }
     times.push_back({pass.name, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
@@ -60,18 +61,53 @@ std::string passes_markdown() {
   return text;
 }
 
+// The one list of options: name and member.
+template <class V>
+static void visit(V&& v, auto& options) {
+  v("decoupled_decay", options.decoupled_decay);
+  v("eps", options.eps);
+  v("weight_decay", options.weight_decay);
+  v("clip", options.clip);
+  v("num_micro_batches", options.num_micro_batches);
+}
+
 Options Options::parse(const Attrs& attrs) {
   Options options;
-  const auto number = [](const Attr& attr) { return std::holds_alternative<Int>(attr) ? static_cast<double>(std::get<Int>(attr)) : std::get<Float>(attr); };
-  for (const auto& [name, value] : attrs.entries()) {
-    if (name == "decoupled_decay") options.decoupled_decay = std::get<Bool>(value);
-    else if (name == "eps") options.eps = number(value);
-    else if (name == "weight_decay") options.weight_decay = number(value);
-    else if (name == "clip") options.clip = number(value);
-    else if (name == "num_micro_batches") options.num_micro_batches = std::get<Int>(value);
-    else user_error("unknown option {}{}", quote(name), did_you_mean(name, {"decoupled_decay", "eps", "weight_decay", "clip", "num_micro_batches"}));
+  for (const auto& entry : attrs.entries()) {
+    std::vector<std::string> names;
+    bool found = false;
+    visit(
+        [&]<class T>(const char* name, T& member) {
+          names.emplace_back(name);
+          if (entry.first != name) return;
+          found = true;
+          const Attr value = std::is_same_v<T, double> ? as_number(entry.second) : entry.second;
+          if (!std::holds_alternative<T>(value)) user_error("option {} is {}; wanted {}", name, print(Attrs{entry}), print(Attrs{{name, member}}));
+          member = std::get<T>(value);
+        },
+        options);
+    if (!found) user_error("unknown option {}{}", quote(entry.first), did_you_mean(entry.first, names));
   }
+  if (options.num_micro_batches < 1) user_error("option num_micro_batches is {}; wanted an integer >= 1", options.num_micro_batches);
   return options;
+}
+
+std::string print(const Options& options) {
+  Attrs attrs;
+  visit([&](const char* name, const auto& member) { attrs.set(name, member); }, options);
+  return "options " + print(attrs) + "\n";
+}
+
+IrFile parse_ir_file(std::string_view text, const OpTable& ops) {
+  IrFile file;
+  if (const std::size_t end = text.find("----\n"); end != std::string_view::npos) text = text.substr(0, end);
+  if (text.starts_with("options ")) {
+    const std::size_t line = text.find('\n');
+    file.options = Options::parse(parse_attrs(text.substr(8, line - 8)));
+    text = line == std::string_view::npos ? "" : text.substr(line + 1);
+  }
+  file.graph = parse_graph(text, ops);
+  return file;
 }
 
 }    // namespace sheaf

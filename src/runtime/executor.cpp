@@ -5,6 +5,7 @@
 #include <ATen/ops/fill.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
 #include <cstring>
@@ -47,6 +48,13 @@ std::string signature(const Graph& graph, const Node& node) {
   return text;
 }
 
+// Slots hold fp32 or i32 in their first four bytes.
+void encode(double value, DType dtype, void* slot) {
+  const auto f = static_cast<float>(value);
+  const auto i = static_cast<std::int32_t>(value);
+  std::memcpy(slot, dtype == DType::i32 ? static_cast<const void*>(&i) : &f, 4);
+}
+
 }    // namespace
 
 struct Executor::Impl {
@@ -57,7 +65,12 @@ struct Executor::Impl {
   at::Tensor persistent, arena;    // bytes
   std::vector<at::Tensor> views;   // by Value::id
   std::int64_t num_micro_batches = 1;
-  std::vector<double> slots;       // host side of arguments and metrics: kSlotBytes each
+  at::Tensor slots;                // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
+  at::Tensor micro_batches;        // host: the argument micro_batch of each, never changed while a copy may be under way
+  char* slot(std::size_t index) const { return static_cast<char*>(slots.data_ptr()) + index * kSlotBytes; }
+  at::Tensor host_bytes(std::int64_t bytes) const {
+    return at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(options.device == DeviceKind::cuda));
+  }
   std::map<std::string, std::size_t, std::less<>> argument_slot, metric_slot;
   std::vector<DType> slot_dtype;
   bool timing = false;
@@ -153,14 +166,17 @@ void Executor::Impl::bind() {
       if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
   }
-  const auto slot = [&](const std::string& name, auto& table, Value v) {
-    table[name] = slots.size();
-    slots.push_back(0);
+  const auto add_slot = [&](const std::string& name, auto& table, Value v) {
+    table[name] = slot_dtype.size();
     slot_dtype.push_back(graph.type(v).dtype);
   };
-  for (const Value v : graph.all(ValueKind::argument)) slot(graph[v].name.substr(5), argument_slot, v);
+  for (const Value v : graph.all(ValueKind::argument)) add_slot(graph[v].name.substr(5), argument_slot, v);
   for (const Value v : graph.all(ValueKind::state))
-    if (graph[v].attrs.has("metric")) slot(graph[v].name.substr(7), metric_slot, v);
+    if (graph[v].attrs.has("metric")) add_slot(graph[v].name.substr(7), metric_slot, v);
+  slots = host_bytes(static_cast<std::int64_t>(slot_dtype.size()) * kSlotBytes);
+  micro_batches = host_bytes(num_micro_batches * kSlotBytes);
+  for (std::int64_t i = 0; i < num_micro_batches; ++i)
+    encode(static_cast<double>(i), DType::i32, static_cast<char*>(micro_batches.data_ptr()) + i * kSlotBytes);
   for (const auto& info : graph.values)
     if (info.kind == ValueKind::constant) {
       at::Tensor host = at::empty(info.type.shape, at::kDouble);
@@ -199,6 +215,7 @@ void Executor::Impl::run(Segment segment) {
         const std::string what = error.what();
         SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(), what.substr(0, what.find('\n')));
       }
+      SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
     }
     if (!timing) continue;
     if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream
@@ -210,6 +227,8 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   check_device(options.device);
   install_scratch_allocators();
   const c10::InferenceMode no_tape;
+  const c10::DeviceGuard device(at_device(options));
+  take_lasting_workspaces(options.device, options.device_index);
   Impl& m = *impl_;
   m.graph = std::move(graph);
   m.options = options;
@@ -241,34 +260,28 @@ void Executor::read(Value v, void* to, std::int64_t bytes) const {
   at::from_blob(to, view.sizes(), view.options().device(at::kCPU)).copy_(view);
 }
 
-// Slots hold fp32 or i32 in their first four bytes.
-static void encode(double value, DType dtype, void* slot) {
-  const auto f = static_cast<float>(value);
-  const auto i = static_cast<std::int32_t>(value);
-  std::memcpy(slot, dtype == DType::i32 ? static_cast<const void*>(&i) : &f, 4);
-}
-
 void Executor::set_argument(std::string_view name, double value) {
   const auto found = impl_->argument_slot.find(name);
-  if (found != impl_->argument_slot.end()) encode(value, impl_->slot_dtype[found->second], &impl_->slots[found->second]);
+  if (found != impl_->argument_slot.end()) encode(value, impl_->slot_dtype[found->second], impl_->slot(found->second));
 }
 
+// The host runs ahead of the device: it waits for nothing but the metrics, which come last.
 void Executor::run_step() {
   const c10::InferenceMode no_tape;
   Impl& m = *impl_;
+  const c10::DeviceGuard device(at_device(m.options));
+  take_lasting_workspaces(m.options.device, m.options.device_index);    // again: the thread may be another one than the constructor's
   m.times.clear();
   const auto host = [&](std::size_t first, std::size_t count) {
-    return at::from_blob(&m.slots[first], {static_cast<std::int64_t>(count) * kSlotBytes}, at::kByte);
+    return m.slots.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
   };
   const auto micro = m.argument_slot.find("micro_batch");
   const auto set_micro_batch = [&](std::int64_t index) {
-    if (micro == m.argument_slot.end()) return;
-    encode(static_cast<double>(index), DType::i32, &m.slots[micro->second]);
-    m.slot_block(micro->second, 1).copy_(host(micro->second, 1));
+    if (micro != m.argument_slot.end()) m.slot_block(micro->second, 1).copy_(m.micro_batches.narrow(0, index * kSlotBytes, kSlotBytes), true);
   };
   const std::size_t arguments = m.argument_slot.size(), metrics = m.metric_slot.size();
-  if (micro != m.argument_slot.end()) encode(0, DType::i32, &m.slots[micro->second]);
-  if (arguments) m.slot_block(0, arguments).copy_(host(0, arguments));
+  if (micro != m.argument_slot.end()) encode(0, DType::i32, m.slot(micro->second));
+  if (arguments) m.slot_block(0, arguments).copy_(host(0, arguments), metrics > 0);    // without metrics nothing below would wait for it
   m.run(Segment::prologue);
   m.run(Segment::first);
   for (std::int64_t i = 1; i < m.num_micro_batches; ++i) {
@@ -282,7 +295,7 @@ void Executor::run_step() {
 double Executor::metric(std::string_view name) const {
   const auto found = impl_->metric_slot.find(name);
   SHEAF_CHECK(found != impl_->metric_slot.end(), "no metric '{}'", name);
-  const void* slot = &impl_->slots[found->second];
+  const void* slot = impl_->slot(found->second);
   const DType dtype = impl_->slot_dtype[found->second];
   if (dtype == DType::i64) {
     std::int64_t i;

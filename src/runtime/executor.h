@@ -44,7 +44,7 @@ class Executor {
   void run_step();
   double metric(std::string_view name) const;    // @metric.NAME of the last step
 
-  // Bytes on the device: planned blocks, and what was really taken from the system for them.
+  // Bytes on the device: what the plan says, and what the blocks that were allocated hold.
   std::int64_t planned_bytes() const;
   std::int64_t peak_bytes() const;
 

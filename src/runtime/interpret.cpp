@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "runtime/aten.h"
+#include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
 
@@ -36,8 +37,10 @@ void Interpreter::run(Segment segment) {
     }
     SHEAF_CHECK(node.op->kernel || numbers_ == Numbers::integer, "{} has no kernel to interpret", node.op->name);
     const Args args{in, out, node.attrs};
-    if (numbers_ == Numbers::integer) integer_kernel(*node.op, rule_for(*node.op, node.attrs, graph_.types(node.in)), args);
-    else node.op->kernel(args);
+    const Types types = graph_.types(node.in);
+    const KernelRow* row = numbers_ == Numbers::planned ? select_kernel(*node.op, DeviceKind::cpu, true, node.attrs, types) : nullptr;
+    if (numbers_ == Numbers::integer) integer_kernel(*node.op, rule_for(*node.op, node.attrs, types), args);
+    else row ? row->launch(args) : node.op->kernel(args);
     for (std::size_t i = 0; i < out.size(); ++i) tensors_[node.out[i].id] = out[i];
   }
 }

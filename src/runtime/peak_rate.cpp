@@ -8,10 +8,12 @@
 #include <chrono>
 
 #include "runtime/aten.h"
+#include "runtime/scratch.h"
 
 namespace sheaf {
 
 double measured_matmul_rate(DeviceKind device, DType dtype) {
+  install_scratch_allocators();    // before the first tensor on a GPU
   const c10::InferenceMode no_tape;
   const std::int64_t n = device == DeviceKind::cpu ? 768 : 8192;
   const auto options = at::TensorOptions().dtype(scalar_type(dtype)).device(device == DeviceKind::cpu ? at::kCPU : at::kCUDA);

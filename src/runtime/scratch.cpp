@@ -12,42 +12,44 @@
 namespace sheaf {
 namespace {
 
-constexpr std::int64_t kAlign = 64;
+constexpr std::int64_t kAlign[2] = {64, 256};    // cpu, cuda: what LibTorch's own allocators give, or what its kernels ask for
 thread_local ScratchScope* t_current[2] = {nullptr, nullptr};
-thread_local std::uint64_t t_serial = 0;
-thread_local std::int64_t t_stray = 0;
+thread_local std::int64_t t_stray[2] = {0, 0};
+c10::DeleterFnPtr inner_deleter = nullptr;
 
 void free_served(void* pointer) {
   // Served memory is freed by the row that asked for it, on its thread; a tensor that outlives its row would be a bug of the row.
   if (ScratchScope* scope = t_current[0]) scope->take_back(pointer);
 }
 
-struct Measured {
-  c10::DataPtr inner;
-  std::int64_t offset;
-  std::uint64_t serial;
-};
-void free_measured(void* context) {
-  auto* m = static_cast<Measured*>(context);
-  if (ScratchScope* scope = t_current[0]; scope && scope->serial() == m->serial) scope->forget(m->offset);
-  delete m;
+void free_measured(void* pointer) {
+  if (ScratchScope* scope = t_current[0]) scope->forget(pointer);
+  inner_deleter(pointer);
 }
 
+// For raw_deallocate, which is told nothing but the pointer.
+void free_any(void* pointer) {
+  if (ScratchScope* scope = t_current[0]; scope && scope->take_back(pointer)) return;
+  free_measured(pointer);
+}
+
+// The context of every DataPtr is its pointer: raw_allocate, which some products use, demands that.
 class CpuAllocator final : public c10::Allocator {
  public:
-  explicit CpuAllocator(c10::Allocator* inner) : inner_(inner) {}
+  explicit CpuAllocator(c10::Allocator* inner) : inner_(inner) { inner_deleter = inner->raw_deleter(); }
   c10::DataPtr allocate(std::size_t bytes) override {
+    if (bytes == 0) return inner_->allocate(0);    // no memory
     ScratchScope* scope = t_current[0];
     if (!scope) {
-      ++t_stray;
+      count_stray_allocation(DeviceKind::cpu);
       return inner_->allocate(bytes);
     }
     if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return {pointer, pointer, free_served, c10::Device(c10::kCPU)};
-    auto* m = new Measured{inner_->allocate(bytes), scope->note(static_cast<std::int64_t>(bytes)), scope->serial()};
-    return {m->inner.get(), m, free_measured, c10::Device(c10::kCPU)};
+    void* const pointer = inner_->raw_allocate(bytes);
+    scope->note(pointer, static_cast<std::int64_t>(bytes));
+    return {pointer, pointer, free_measured, c10::Device(c10::kCPU)};
   }
-  // raw_allocate needs the context to be the pointer, which a measured allocation does not have.
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  c10::DeleterFnPtr raw_deleter() const override { return free_any; }
   void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
 
  private:
@@ -57,7 +59,7 @@ class CpuAllocator final : public c10::Allocator {
 }    // namespace
 
 std::int64_t SlotHeap::allocate(std::int64_t bytes) {
-  bytes = std::max<std::int64_t>(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  bytes = std::max<std::int64_t>(align_, (bytes + align_ - 1) / align_ * align_);
   std::int64_t offset = 0;
   for (const auto& [begin, end] : used_) {
     if (offset + bytes <= begin) break;
@@ -71,7 +73,11 @@ std::int64_t SlotHeap::allocate(std::int64_t bytes) {
 void SlotHeap::free(std::int64_t offset) { used_.erase(offset); }
 
 ScratchScope::ScratchScope(DeviceKind device, void* base, std::int64_t bytes)
-    : device_(device), base_(static_cast<char*>(base)), bytes_(bytes), outer_(t_current[static_cast<int>(device)]), serial_(++t_serial) {
+    : device_(device),
+      base_(static_cast<char*>(base)),
+      bytes_(bytes),
+      heap_(kAlign[static_cast<int>(device)]),
+      outer_(t_current[static_cast<int>(device)]) {
   t_current[static_cast<int>(device)] = this;
 }
 ScratchScope::~ScratchScope() { t_current[static_cast<int>(device_)] = outer_; }
@@ -93,6 +99,13 @@ bool ScratchScope::take_back(void* pointer) {
   return true;
 }
 
+void ScratchScope::forget(void* pointer) {
+  const auto found = noted_.find(pointer);
+  if (found == noted_.end()) return;
+  heap_.free(found->second);
+  noted_.erase(found);
+}
+
 void install_cuda_scratch_allocator();    // runtime/cuda; does nothing without CUDA
 
 void install_scratch_allocators() {
@@ -103,10 +116,12 @@ void install_scratch_allocators() {
   });
 }
 
-std::int64_t num_stray_allocations() { return t_stray; }
+std::int64_t num_stray_allocations(DeviceKind device) { return t_stray[static_cast<int>(device)]; }
+void count_stray_allocation(DeviceKind device) { ++t_stray[static_cast<int>(device)]; }
 
 #ifndef SHEAF_CUDA
 void install_cuda_scratch_allocator() {}
+void take_lasting_workspaces(DeviceKind, int) {}
 #endif
 
 }    // namespace sheaf

@@ -11,11 +11,14 @@ namespace sheaf {
 // First fit over a range of addresses: the same sequence of calls gives the same offsets, so the peak measured once is the peak for ever.
 class SlotHeap {
  public:
+  explicit SlotHeap(std::int64_t align = 64) : align_(align) {}
   std::int64_t allocate(std::int64_t bytes);    // offset
   void free(std::int64_t offset);
   std::int64_t peak() const { return peak_; }
+  bool empty() const { return used_.empty(); }
 
  private:
+  std::int64_t align_;
   std::map<std::int64_t, std::int64_t> used_;    // offset -> end
   std::int64_t peak_ = 0;
 };
@@ -29,27 +32,33 @@ class ScratchScope {
   ScratchScope(const ScratchScope&) = delete;
   ScratchScope& operator=(const ScratchScope&) = delete;
   std::int64_t peak() const { return heap_.peak(); }
+  bool empty() const { return heap_.empty(); }    // all that was served came back
 
   // For the allocators.
   static ScratchScope* current(DeviceKind device);
   void* serve(std::int64_t bytes);        // nullptr: only measured
   bool take_back(void* pointer);          // false: not ours
-  std::int64_t note(std::int64_t bytes) { return heap_.allocate(bytes); }
-  void forget(std::int64_t offset) { heap_.free(offset); }
-  std::uint64_t serial() const { return serial_; }
+  void note(void* pointer, std::int64_t bytes) { noted_[pointer] = heap_.allocate(bytes); }    // only measured: the memory is another's
+  void forget(void* pointer);
 
  private:
   DeviceKind device_;
   char* base_;
   std::int64_t bytes_;
   SlotHeap heap_;
+  std::map<void*, std::int64_t> noted_;    // offset of what is only measured
   ScratchScope* outer_;
-  std::uint64_t serial_;
 };
 
-// Installs the allocators; called once, before tensors are made.
+// Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.
 void install_scratch_allocators();
+
+// Has the libraries below LibTorch take now, outside of any slot, what they allocate once per thread, device and stream and keep: the
+// workspaces of cuBLAS. Cheap when done before. Nothing to do on the CPU.
+void take_lasting_workspaces(DeviceKind device, int device_index);
+
 // Allocations through c10 on this thread that no slot served, ever: constant across steps after warm-up.
-std::int64_t num_stray_allocations();
+std::int64_t num_stray_allocations(DeviceKind device = DeviceKind::cpu);
+void count_stray_allocation(DeviceKind device);    // for the allocators
 
 }    // namespace sheaf

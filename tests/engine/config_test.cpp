@@ -40,7 +40,7 @@ std::string as_written(std::string path) {
 TEST(Config, the_run_of_the_design_document_reads_except_for_what_is_not_built) {
   const std::string text = R"({ "model": "Qwen3-30B-A3B",   // a folder
   "data":  {"train": "corpus.bin", "seq_len": 4096},
-  "run":   {"steps": 1000, "output": "out", "save_every": 0, "seed": 1},
+  "run":   {"steps": 1000, "output": "out", "save_every": 200, "seed": 1},
   "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4, "gradient_clipping": 1.0,
   "bf16": {"enabled": true}, "zero_optimization": {"stage": 3},
   "optimizer": {"type": "AdamW", "params": {"lr": 3e-4}}, "scheduler": {"type": "WarmupCosineLR", "params": {"total_num_steps": 1000}} })";
@@ -49,7 +49,7 @@ TEST(Config, the_run_of_the_design_document_reads_except_for_what_is_not_built) 
   EXPECT_EQ(c.data.train, "corpus.bin");
   EXPECT_EQ(c.data.seq_len, 4096);
   EXPECT_EQ(c.run.steps, 1000);
-  EXPECT_EQ(c.run.save_every, 0);
+  EXPECT_EQ(c.run.save_every, 200);
   EXPECT_EQ(c.batch, (BatchConfig{8, 2, 4}));
   EXPECT_TRUE(c.bf16);
   EXPECT_EQ(c.zero_stage, 3);

@@ -30,14 +30,8 @@ TEST_P(Golden, pass_gives_the_expected_text) {
   const std::string pass = std::filesystem::path(path).parent_path().filename();
   const std::size_t cut = text.find("----\n");
   ASSERT_NE(cut, std::string::npos) << path << " has no line ----";
-  std::string input = text.substr(0, cut), header;
-  Options options;
-  if (input.starts_with("options ")) {
-    header = input.substr(0, input.find('\n') + 1);
-    options = Options::parse(parse_attrs(trimmed(header.substr(8))));
-    input = input.substr(header.size());
-  }
-  const Graph graph = parse_graph(input, all_ops());
+  const std::string header = text.starts_with("options ") ? text.substr(0, text.find('\n') + 1) : "";
+  const auto [options, graph] = parse_ir_file(text, all_ops());
   EXPECT_EQ(print(parse_graph(print(graph), all_ops())), print(graph)) << "text does not round-trip";
   const Graph result = find_pass(pass).run(graph, options);
   verify(result, Level::l1);

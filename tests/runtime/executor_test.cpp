@@ -94,7 +94,7 @@ TEST_P(Steps, plan_and_interpreter_give_the_same_bits) {
   const auto [m, compute] = GetParam();
   Executor executor(small_step(m, compute), {.poison = true});
   const Graph plain = small_step(m, compute, false);
-  Interpreter interpreter(plain);
+  Interpreter interpreter(plain, Numbers::planned);
   for (const auto& [name, t] : initial_states(plain)) {
     interpreter.give(plain.find(name), t.clone());
     executor.write(executor.graph().find(name), t.data_ptr(), static_cast<std::int64_t>(t.nbytes()));
@@ -188,7 +188,7 @@ TEST(Memory, an_overlap_of_live_values_is_caught) {
 }
 
 TEST(Scratch, first_fit_reuses_what_was_freed) {
-  SlotHeap heap;
+  SlotHeap heap(64);
   const auto a = heap.allocate(100), b = heap.allocate(100);
   heap.free(a);
   EXPECT_EQ(heap.allocate(64), a);

@@ -1,5 +1,6 @@
 #include "runtime/kernels/kernel_table.h"
 
+#include "base/error.h"
 #include "runtime/kernels/rows.h"
 
 namespace sheaf {
@@ -18,6 +19,12 @@ const std::vector<KernelRow>& kernel_table() {
 const KernelRow* select_kernel(const OpDef& op, DeviceKind device, bool deterministic, const Attrs& attrs, const Types& in) {
   for (const KernelRow& row : kernel_table())
     if (row.op == op.name && row.device == device && (row.deterministic || !deterministic) && row.takes(attrs, in)) return &row;
+  if (deterministic && op.atomic_adds && device != DeviceKind::cpu) {
+    std::string types;
+    for (const Type* type : in)
+      if (type) types += " " + print(*type, Mesh{});
+    user_error("{} has no deterministic kernel on {} for{}; \"run.deterministic\": false takes the one whose last bits vary", op.name, name(device), types);
+  }
   return nullptr;
 }
 

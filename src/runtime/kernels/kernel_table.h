@@ -23,7 +23,8 @@ struct KernelRow {
 // In order of preference.
 const std::vector<KernelRow>& kernel_table();
 
-// The first row that takes the call; nullptr: the op's own kernel.
+// The first row that takes the call; nullptr: the op's own kernel. Throws UserError if `deterministic` is asked for and nothing on the
+// device gives it.
 const KernelRow* select_kernel(const OpDef& op, DeviceKind device, bool deterministic, const Attrs& attrs, const Types& in);
 
 }    // namespace sheaf

@@ -1,0 +1,82 @@
+"""Sheaf against its peers on one GPU, in one run: the same model, sequence length and micro-batch, bf16 compute over fp32 masters.
+
+python3 bench/gpu_train.py --sheaf build/cuda/src/sheaf [--config examples/qwen3_1p7b_config.json] [--seq 4096] [--micro-batch 4] [--steps 12]
+                           [--peers eager,compile] [--profile] [--output FOLDER]
+Prints a table with tokens/s, peak memory and both ratios (Sheaf / peer), and writes it as JSON into the output folder.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+
+
+def write_corpus(folder, vocab, tokens):
+    """Random tokens in the layout of Megatron's IndexedDataset: one sequence, one document."""
+    import numpy
+
+    ids = numpy.random.default_rng(0).integers(0, vocab, tokens, dtype=numpy.int32)
+    ids.tofile(folder / "corpus.bin")
+    with open(folder / "corpus.idx", "wb") as out:
+        out.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, 4, 1, 2))
+        for part in (numpy.array([tokens], numpy.int32), numpy.array([0], numpy.int64), numpy.array([0, 1], numpy.int64)):
+            out.write(part.tobytes())
+
+
+def run_sheaf(arguments, folder):
+    vocab = json.load(open(arguments.config))["vocab_size"]
+    write_corpus(folder, vocab, arguments.micro_batch * arguments.seq * (arguments.steps + 1) + 1)
+    run = {"model": {"config": arguments.config}, "data": {"train": str(folder / "corpus.bin"), "seq_len": arguments.seq},
+           "run": {"steps": arguments.steps, "output": str(folder / "sheaf"), "device": "cuda"},
+           "train_micro_batch_size_per_gpu": arguments.micro_batch, "bf16": {"enabled": True},
+           "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+    (folder / "run.json").write_text(json.dumps(run))
+    extra = ["--profile", str(arguments.steps)] if arguments.profile else []
+    subprocess.run([arguments.sheaf, "train", str(folder / "run.json"), *extra], check=True)
+    steps = [json.loads(line) for line in open(folder / "sheaf" / "metrics.jsonl")]
+    timed = steps[arguments.steps // 3:-1 if arguments.profile else None]    # the profiled step waits after every call
+    median = statistics.median(step["step_ms"] for step in timed)
+    return {"name": "Sheaf", "step_ms": round(median, 1), "tokens_per_s": round(arguments.micro_batch * arguments.seq / median * 1e3),
+            "peak_gib": round(max(step["peak_bytes"] for step in steps) / 2**30, 2), "first_loss": round(steps[0]["loss"], 4)}
+
+
+def run_peer(arguments, compile):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "bench/peers/hf_fsdp2.py", "--config",
+               arguments.config, "--seq", str(arguments.seq), "--micro-batch", str(arguments.micro_batch), "--steps", str(arguments.steps)]
+    out = subprocess.run(command + (["--compile"] if compile else []), stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sheaf", required=True)
+    parser.add_argument("--config", default="examples/qwen3_1p7b_config.json")
+    parser.add_argument("--seq", type=int, default=4096)
+    parser.add_argument("--micro-batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--peers", default="eager,compile")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--output", default="")
+    arguments = parser.parse_args()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="sheaf-bench-"))
+    try:
+        rows = [run_sheaf(arguments, folder)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    rows += [run_peer(arguments, peer == "compile") for peer in arguments.peers.split(",") if peer]
+    print(f"\n{'':22}{'step ms':>10}{'tokens/s':>10}{'peak GiB':>10}{'speed ratio':>13}{'memory ratio':>14}")
+    for row in rows:
+        row["speed_ratio"] = round(rows[0]["tokens_per_s"] / row["tokens_per_s"], 3)
+        row["memory_ratio"] = round(rows[0]["peak_gib"] / row["peak_gib"], 3)
+        print(f"{row['name']:22}{row['step_ms']:10.1f}{row['tokens_per_s']:10}{row['peak_gib']:10.2f}{row['speed_ratio']:13.3f}{row['memory_ratio']:14.3f}")
+    text = json.dumps({"config": arguments.config, "seq": arguments.seq, "micro_batch": arguments.micro_batch, "rows": rows})
+    print(text)
+    if arguments.output:
+        (pathlib.Path(arguments.output) / "gpu_train.json").write_text(text + "\n")
+
+
+main()

@@ -1,0 +1,38 @@
+#pragma once
+// Checkpoints of a run: a snapshot is taken between two steps and written by another thread while training goes on.
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "runtime/executor.h"
+
+namespace sheaf {
+
+// Where a run stands after `step` updates, `committed` of which changed the weights. Rows consumed = step x train_batch_size.
+struct Progress {
+  std::int64_t step = 0, committed = 0;
+};
+
+class Saver {
+ public:
+  // folder: RUN/checkpoints. keep: how many complete ones stay (0: all). identity: what a resumed run must agree on.
+  Saver(std::string folder, std::int64_t keep, Json identity);
+  ~Saver();    // waits for the write in hand
+
+  // Copies the states to the host and starts writing; waits first if the one before is still being written. What went wrong with that one
+  // is returned (empty: nothing); it left no file behind and the last complete checkpoint is untouched.
+  std::string save(const Executor& executor, const Progress& progress);
+  std::string finish();    // waits for the write in hand; what went wrong with it
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The newest complete checkpoint in the folder, removing what a killed run left unfinished; nothing if there is none. A damaged one is a
+// UserError, never skipped: `identity` differing, too.
+std::optional<Progress> restore(Executor& executor, const std::string& folder, const Json& identity);
+
+}    // namespace sheaf

@@ -1,0 +1,97 @@
+#include "ops/contraction.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+namespace sheaf {
+namespace {
+
+using Factors = Rule::Factors;
+using Dims = std::vector<std::int64_t>;
+
+bool contains(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
+std::int64_t dim_of(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) - factors.begin(); }
+
+// t with dims grouped: one dim per group, as a view; nullopt if the strides of a group do not merge.
+std::optional<at::Tensor> grouped(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
+  Dims sizes, strides;
+  for (const Factors* group : groups) {
+    std::int64_t size = 1, stride = 1;
+    for (std::size_t i = group->size(); i-- > 0;) {
+      const std::int64_t d = dim_of(factors, (*group)[i]);
+      if (t.size(d) == 1) continue;
+      if (size == 1) stride = t.stride(d);
+      else if (t.stride(d) != stride * size) return std::nullopt;
+      size *= t.size(d);
+    }
+    sizes.push_back(size), strides.push_back(size == 1 ? 1 : stride);
+  }
+  return t.as_strided(sizes, strides, t.storage_offset());
+}
+
+at::Tensor grouped_or_copied(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
+  if (auto view = grouped(t, factors, groups)) return *view;
+  Dims order;
+  Factors ordered;
+  for (const Factors* group : groups)
+    for (const std::string& f : *group) order.push_back(dim_of(factors, f)), ordered.push_back(f);
+  return *grouped(t.permute(order).contiguous(), ordered, groups);
+}
+
+}    // namespace
+
+Contraction contraction(const Rule& rule) {
+  Contraction c{.out = rule.out[0]};
+  const Factors &x = rule.in[0], &y = rule.in[1];
+  for (const std::string& f : c.out) (contains(x, f) ? contains(y, f) ? c.batch : c.m : c.n).push_back(f);
+  const auto keep = [&](const Factors& from, const Factors& other, Factors& kept, Dims& summed) {
+    for (std::size_t d = 0; d < from.size(); ++d)
+      if (contains(c.out, from[d]) || contains(other, from[d])) kept.push_back(from[d]);
+      else summed.push_back(static_cast<std::int64_t>(d));
+  };
+  keep(x, y, c.x, c.x_only);
+  keep(y, x, c.y, c.y_only);
+  for (const std::string& f : c.x)
+    if (contains(c.y, f) && !contains(c.out, f)) c.k.push_back(f);
+  return c;
+}
+
+const Contraction& contraction(const Attrs& einsum) {
+  thread_local std::unordered_map<std::string, Contraction> cache;    // rules are few: one per kind of layer
+  const std::string& rule = einsum.text("rule");
+  const auto found = cache.find(rule);
+  return found != cache.end() ? found->second : cache.emplace(rule, contraction(Rule::parse(rule))).first->second;
+}
+
+at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out) {
+  Dims order;
+  for (const std::string& f : out)
+    if (contains(from, f)) order.push_back(dim_of(from, f));
+  at::Tensor view = x.permute(order);
+  for (std::size_t d = 0; d < out.size(); ++d)
+    if (!contains(from, out[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));
+  return view;
+}
+
+void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
+                       MatrixProduct product) {
+  const bool batched = !c.batch.empty();
+  const auto matrix = [&](const at::Tensor& t, const Factors& f, const Factors& rows, const Factors& columns) {
+    return batched ? grouped_or_copied(t, f, {&c.batch, &rows, &columns}) : grouped_or_copied(t, f, {&rows, &columns});
+  };
+  const at::Tensor a = matrix(x, c.x, c.m, c.k), b = matrix(y, c.y, c.k, c.n);
+  auto view = batched ? grouped(out, c.out, {&c.batch, &c.m, &c.n}) : grouped(out, c.out, {&c.m, &c.n});
+  if (view && out.scalar_type() == product_dtype) return product(*view, a, b);
+  Dims matrix_sizes = a.sizes().vec(), sizes;
+  matrix_sizes.back() = b.size(-1);
+  at::Tensor result = at::empty(matrix_sizes, out.options().dtype(product_dtype));
+  product(result, a, b);
+  Factors order = c.batch;
+  order.insert(order.end(), c.m.begin(), c.m.end()), order.insert(order.end(), c.n.begin(), c.n.end());
+  for (const std::string& f : order) sizes.push_back(out.size(dim_of(c.out, f)));
+  out.copy_(aligned(result.view(sizes), order, c.out));
+}
+
+}    // namespace sheaf

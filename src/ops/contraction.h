@@ -1,0 +1,37 @@
+#pragma once
+// How a binary einsum becomes one matrix product: its factors grouped by role, operands viewed (or copied) as matrices. Shared by the op's
+// own kernel and by kernel rows of einsum, which differ in the product only. ATen headers: .cpp files of ops and of kernels only.
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "ir/attrs.h"
+#include "mesh/rule.h"
+
+namespace sheaf {
+
+// The factors by role; batch, m, n in the order of the output, k in the order of x.
+struct Contraction {
+  Rule::Factors batch, m, n, k;
+  std::vector<std::int64_t> x_only, y_only;    // dims that are summed before the contraction
+  Rule::Factors x, y;                          // what is left of the operands then
+  Rule::Factors out;
+};
+
+// Of the attribute `rule` of a binary einsum.
+Contraction contraction(const Rule& rule);
+// The same, parsed once per thread and rule.
+const Contraction& contraction(const Attrs& einsum);
+
+// out := a b for matrices [m, k], [k, n] or batches of them; `out` may have any strides.
+using MatrixProduct = void (*)(at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
+
+// out := x y, by one product whose results are of dtype `product_dtype`, written straight into `out` where that is its dtype and its
+// strides allow; else copied. x and y lack the dims x_only and y_only; c.k is not empty.
+void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
+                       MatrixProduct product);
+
+// x with its dims in the order of `out`, size 1 where x lacks a factor.
+at::Tensor aligned(const at::Tensor& x, const Rule::Factors& from, const Rule::Factors& out);
+
+}    // namespace sheaf

@@ -1,0 +1,25 @@
+#pragma once
+// The update of op adamw over one flat fp32 group, in place: a device kernel and its portable twin, the same operations in the same order.
+#include <cstdint>
+
+namespace sheaf {
+
+struct AdamwSettings {
+  float eps, weight_decay;
+  bool decoupled;
+};
+
+// Step arguments and results, one number each; in device memory for the device kernel. fp32, as the graph has them.
+struct AdamwScalars {
+  const float *factor, *commit, *lr, *beta1, *beta2, *bias1, *bias2;
+};
+
+// w, m, v, g do not overlap.
+void adamw_portable(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+                    const AdamwSettings& settings);
+
+// cuda/adamw.cu. Nothing but a launch on `stream` (a cudaStream_t); returns the run-time library's error text, nullptr if all is well.
+const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+                         const AdamwSettings& settings, void* stream);
+
+}    // namespace sheaf

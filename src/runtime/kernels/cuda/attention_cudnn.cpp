@@ -1,0 +1,208 @@
+#include "runtime/kernels/cuda/attention_cudnn.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cudnn_frontend.h>
+
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "base/error.h"
+
+namespace sheaf {
+namespace {
+
+namespace fe = cudnn_frontend;
+using fe::graph::Tensor_attributes;
+using TensorPtr = std::shared_ptr<Tensor_attributes>;
+
+enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kDy, kDq, kDk, kDv };
+
+// All that a plan depends on. Heads: cuDNN's query head h = j r + i is our (j, i); it serves grouped heads in the same order.
+struct Key {
+  std::int64_t b, s, u, hk, r, d, e, window;    // window 0: none
+  double scale;
+  at::ScalarType dtype;
+  bool causal, backward, deterministic;
+  int device;
+  auto operator<=>(const Key&) const = default;
+
+  std::int64_t h() const { return hk * r; }
+  std::string text() const {
+    return fmt::format("attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} causal={} window={} scale={} deterministic={}",
+                       backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, causal, window, scale,
+                       deterministic);
+  }
+};
+
+Key key_of(const Args& a, bool backward, bool deterministic) {
+  const at::Tensor &q = a.in[0], &k = a.in[1], &v = a.in[2];
+  const std::int64_t window = a.attrs.integer("window");
+  return {.b = q.size(0),
+          .s = q.size(1),
+          .u = k.size(1),
+          .hk = q.size(2),
+          .r = q.size(3),
+          .d = q.size(4),
+          .e = v.size(3),
+          .window = window < k.size(1) ? window : 0,
+          .scale = a.attrs.number("scale"),
+          .dtype = q.scalar_type(),
+          .causal = a.attrs.flag("causal"),
+          .backward = backward,
+          .deterministic = deterministic,
+          .device = q.device().index()};
+}
+
+struct Plan {
+  fe::graph::Graph graph;
+  std::int64_t workspace_bytes = 0;
+};
+
+// [b, tokens, heads, channels] in memory, [b, heads, tokens, channels] in cuDNN's words: no copy.
+struct Layout {
+  std::vector<std::int64_t> dim, stride;
+};
+Layout layout(std::int64_t b, std::int64_t tokens, std::int64_t heads, std::int64_t channels) {
+  return {{b, heads, tokens, channels}, {tokens * heads * channels, channels, heads * channels, 1}};
+}
+
+TensorPtr input(fe::graph::Graph& graph, Uid uid, const Layout& l) {
+  return graph.tensor(Tensor_attributes().set_uid(uid).set_dim(l.dim).set_stride(l.stride));
+}
+void output(const TensorPtr& tensor, Uid uid, const Layout& l) {
+  tensor->set_output(true).set_uid(uid).set_dim(l.dim).set_stride(l.stride);
+}
+
+template <class Attributes>
+void describe_mask(Attributes& attributes, const Key& key) {
+  attributes.set_attn_scale(static_cast<float>(key.scale)).set_causal_mask(key.causal);    // aligned top left, as is our op
+  // cuDNN keeps what satisfies column + bound > row: our u > s - window.
+  if (key.window > 0) attributes.set_diagonal_band_left_bound(static_cast<int>(key.window));
+}
+
+void describe(fe::graph::Graph& graph, const Key& key) {
+  const auto type = key.dtype == at::kHalf ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
+  graph.set_io_data_type(type).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+  const Layout lq = layout(key.b, key.s, key.h(), key.d), lk = layout(key.b, key.u, key.hk, key.d),
+               lv = layout(key.b, key.u, key.hk, key.e), lo = layout(key.b, key.s, key.h(), key.e);
+  const TensorPtr q = input(graph, kQ, lq), k = input(graph, kK, lk), v = input(graph, kV, lv);
+  if (!key.backward) {
+    auto attributes = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true);
+    describe_mask(attributes, key);
+    const auto [o, lse] = graph.sdpa(q, k, v, attributes);
+    output(o, kO, lo);
+    // Written as our [b, s, hk, r]: cuDNN honours these strides from 9.12 on, and refuses the graph before.
+    output(lse, kLse, {{key.b, key.h(), key.s, 1}, {key.s * key.h(), 1, key.h(), 1}});
+    lse->set_data_type(fe::DataType_t::FLOAT);
+    return;
+  }
+  const TensorPtr o = input(graph, kO, lo), dy = input(graph, kDy, lo);
+  // Read as [b, h, s] only: other strides need cuDNN 9.26.
+  const TensorPtr lse = graph.tensor(Tensor_attributes()
+                                         .set_uid(kLse)
+                                         .set_dim({key.b, key.h(), key.s, 1})
+                                         .set_stride({key.h() * key.s, key.s, 1, 1})
+                                         .set_data_type(fe::DataType_t::FLOAT));
+  auto attributes = fe::graph::SDPA_backward_attributes().set_name("attention_grad").set_deterministic_algorithm(key.deterministic);
+  describe_mask(attributes, key);
+  const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, dy, lse, attributes);
+  output(dq, kDq, lq);
+  output(dk, kDk, lk);
+  output(dv, kDv, lv);
+}
+
+// Per thread, since neither a handle nor a graph may be used by two at once: ranks are threads. Never destroyed: at the end of a thread or
+// of the process CUDA may be gone already.
+struct Library {
+  std::map<int, cudnnHandle_t> handles;    // by device
+  std::map<Key, std::unique_ptr<Plan>> plans;
+};
+Library& library() {
+  thread_local Library& mine = *new Library;
+  return mine;
+}
+
+// With the thread's current stream set.
+cudnnHandle_t handle(int device) {
+  cudnnHandle_t& handle = library().handles[device];
+  if (!handle) {
+    const cudnnStatus_t status = cudnnCreate(&handle);
+    if (status != CUDNN_STATUS_SUCCESS) user_error("cuDNN does not start on GPU {}: {}", device, cudnnGetErrorString(status));
+  }
+  const cudnnStatus_t status = cudnnSetStream(handle, c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream());
+  SHEAF_CHECK(status == CUDNN_STATUS_SUCCESS, "cudnnSetStream: {}", cudnnGetErrorString(status));
+  return handle;
+}
+
+const Plan& plan(const Key& key, cudnnHandle_t handle) {
+  std::unique_ptr<Plan>& plan = library().plans[key];
+  if (plan) return *plan;
+  auto made = std::make_unique<Plan>();
+  describe(made->graph, key);
+  const auto refuse = [&](fe::error_t error) {
+    user_error("{}: cuDNN {} has no kernel for it here: {}", key.text(), cudnnGetVersion(), error.get_message());
+  };
+  if (const fe::error_t error = made->graph.build(handle, {fe::HeurMode_t::A}); error.is_bad()) refuse(error);
+  if (const fe::error_t error = made->graph.get_workspace_size(made->workspace_bytes); error.is_bad()) refuse(error);
+  plan = std::move(made);
+  return *plan;
+}
+
+void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors) {
+  const cudnnHandle_t h = handle(key.device);
+  const Plan& p = plan(key, h);
+  std::unordered_map<std::int64_t, void*> pointers;
+  for (const auto& [uid, tensor] : tensors) {
+    SHEAF_CHECK(tensor.is_contiguous(), "{}: tensor {} is not contiguous", key.text(), static_cast<int>(uid));
+    pointers[uid] = tensor.data_ptr();
+  }
+  // From the row's scratch slot. The stream orders its next use after this one.
+  const at::Tensor workspace = at::empty({p.workspace_bytes}, tensors[0].second.options().dtype(at::kByte));
+  fe::error_t error = p.graph.execute(h, pointers, workspace.data_ptr());
+  SHEAF_CHECK(error.is_good(), "{}: {}", key.text(), error.get_message());
+}
+
+void run_grad(const Args& a, bool deterministic) {
+  const at::Tensor lse = a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
+  run(key_of(a, true, deterministic), {{kQ, a.in[0]},
+                                       {kK, a.in[1]},
+                                       {kV, a.in[2]},
+                                       {kO, a.in[3]},
+                                       {kLse, lse},
+                                       {kDy, a.in[5]},
+                                       {kDq, a.out[0]},
+                                       {kDk, a.out[1]},
+                                       {kDv, a.out[2]}});
+}
+
+// `optional`: the first of doc_q, doc_k, sinks. (Documents would be ragged offsets and lengths, sinks one more tensor: both are plans of
+// cuDNN.)
+bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
+  for (std::size_t i = optional; i < in.size(); ++i)
+    if (in[i]) return false;
+  for (std::size_t i = 0; i < optional; ++i)
+    if (in[i]->dtype != in[0]->dtype && in[i]->dtype != DType::fp32) return false;    // lse is fp32
+  const Type &q = *in[0], &k = *in[1], &v = *in[2];
+  if ((q.dtype != DType::bf16 && q.dtype != DType::fp16) || k.dtype != q.dtype || v.dtype != q.dtype) return false;
+  const auto head_dim = [](std::int64_t d) { return d > 0 && d % 8 == 0 && d <= 128; };
+  if (!head_dim(q.shape[4]) || !head_dim(v.shape[3])) return false;
+  const std::int64_t s = q.shape[1], u = k.shape[1];
+  const bool causal = attrs.flag("causal"), window = attrs.integer("window") > 0;
+  return s > 1 && u > 1 && num_elements(q.shape) > 0 && (s == u || !causal) && (causal || !window);
+}
+
+}    // namespace
+
+bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(attrs, in, 3); }
+bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
+
+void cudnn_attention(const Args& a) {
+  run(key_of(a, false, false), {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}});
+}
+void cudnn_attention_grad(const Args& a) { run_grad(a, false); }
+void cudnn_attention_grad_deterministic(const Args& a) { run_grad(a, true); }
+
+}    // namespace sheaf

@@ -1,0 +1,84 @@
+// The CUDA rows, in order of preference. All are capture-safe: no host read, no allocation but from their slot once plans and handles
+// exist.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/sort.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "base/error.h"
+#include "ops/contraction.h"
+#include "runtime/kernels/adamw_args.h"
+#include "runtime/kernels/cuda/attention_cudnn.h"
+#include "runtime/kernels/embedding_grad.h"
+#include "runtime/kernels/rows.h"
+
+namespace sheaf {
+namespace {
+
+bool is_half(const Type& type) { return type.dtype == DType::bf16 || type.dtype == DType::fp16; }
+bool is_empty(const Type& type) { return num_elements(type.shape) == 0; }
+void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+void check(const char* error, std::string_view kernel) { SHEAF_CHECK(!error, "{}: {}", kernel, error); }
+
+// Weight gradients: bf16 operands, fp32 result, straight from the GEMM's accumulators.
+bool takes_wide_product(const Attrs& attrs, const Types& in) {
+  if (attrs.text("dtype") != "fp32" || in.size() < 2 || !in[1] || !is_half(*in[0]) || in[1]->dtype != in[0]->dtype) return false;
+  if (is_empty(*in[0]) || is_empty(*in[1])) return false;
+  const Contraction c = contraction(Rule::parse(attrs.text("rule")));
+  return !c.k.empty() && c.x_only.empty() && c.y_only.empty();
+}
+void wide_product(const Args& a) {
+  multiply_matrices(contraction(a.attrs), a.in[0], a.in[1], a.out[0], at::kFloat,
+                    [](at::Tensor& out, const at::Tensor& x, const at::Tensor& y) {
+                      // As one TensorImpl, out and self are the same memory to LibTorch; with beta 0 nothing of it is read.
+                      x.dim() == 3 ? at::bmm_out(out, x, y, at::kFloat) : at::addmm_out(out, out, x, y, at::kFloat, 0, 1);
+                    });
+}
+
+void adamw_launch(const Args& a) {
+  const AdamwCall c(a);
+  check(adamw_device(c.w, c.m, c.v, c.g, c.n, c.scalars, c.settings, current_stream()), "adamw");
+}
+
+// Sorted by id, stably: each id's rows are summed in the order of the tokens by one thread per column, so the bits are always the same.
+bool takes_embedding_grad(const Attrs&, const Types& in) {
+  return (is_half(*in[0]) || in[0]->dtype == DType::fp32) && (in[1]->dtype == DType::i64 || in[1]->dtype == DType::i32);
+}
+void embedding_grad_launch(const Args& a) {
+  at::Tensor out = a.out[0].zero_();
+  const at::Tensor dy = a.in[0].contiguous();
+  if (out.numel() == 0 || dy.numel() == 0) return;
+  const auto [ids, order] = at::sort(a.in[1].flatten(), true, 0, false);
+  const at::Tensor ids64 = ids.to(at::kLong);
+  const DyType type = dy.scalar_type() == at::kFloat ? DyType::fp32 : dy.scalar_type() == at::kHalf ? DyType::fp16 : DyType::bf16;
+  const EmbeddingGradShape shape{ids64.numel(), out.size(1), a.owner_begin, out.size(0), a.attrs.integer("padding_id")};
+  check(embedding_grad_device(out.data_ptr<float>(), dy.data_ptr(), type, ids64.data_ptr<std::int64_t>(), order.data_ptr<std::int64_t>(),
+                              shape, current_stream()),
+        "embedding_grad");
+}
+
+}    // namespace
+
+std::vector<KernelRow> cuda_rows() {
+  constexpr DeviceKind cuda = DeviceKind::cuda;
+  return {
+      {.op = "adamw", .device = cuda, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
+      {.op = "attention", .device = cuda, .name = "cudnn", .takes = cudnn_takes_attention, .launch = cudnn_attention},
+      {.op = "attention_grad",
+       .device = cuda,
+       .name = "cudnn",
+       .takes = cudnn_takes_attention_grad,
+       .launch = cudnn_attention_grad,
+       .deterministic = false},
+      {.op = "attention_grad",
+       .device = cuda,
+       .name = "cudnn deterministic",
+       .takes = cudnn_takes_attention_grad,
+       .launch = cudnn_attention_grad_deterministic},
+      {.op = "einsum", .device = cuda, .name = "fp32 out", .takes = takes_wide_product, .launch = wide_product},
+      {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
+  };
+}
+
+}    // namespace sheaf

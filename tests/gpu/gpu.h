@@ -1,0 +1,46 @@
+#pragma once
+// For tests that need an NVIDIA GPU: skipped only where there is none.
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "ops/op_table.h"
+#include "runtime/aten.h"
+#include "runtime/kernels/kernel_table.h"
+#include "runtime/scratch.h"
+
+namespace sheaf::testing {
+
+class Gpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no GPU";
+    install_scratch_allocators();    // before the first tensor on the GPU
+  }
+  c10::InferenceMode no_tape_;
+};
+
+inline const at::Device kGpu{at::kCUDA, 0};
+
+// ||a - b|| / ||b|| in fp64 on the host.
+inline double relative_error(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.cpu().to(at::kDouble), y = b.cpu().to(at::kDouble);
+  if (x.sizes() != y.sizes()) return INFINITY;
+  const double norm = y.norm().item<double>();
+  const double error = x.sub(y).norm().item<double>();
+  return error == 0 ? 0 : error / norm;
+}
+
+// Normal numbers, rounded to `dtype`, on the host.
+at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed);
+
+// The op's own kernel on these tensors; outputs as its rule and dtypes say, on the device of the first operand. Absent operands: undefined.
+std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::Tensor>& in, const Attrs& attrs);
+// The row that is chosen on CUDA; fails the test if it is none, or not `name`.
+std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
+                                const Attrs& attrs);
+
+}    // namespace sheaf::testing

@@ -1,0 +1,109 @@
+// CUDA rows other than attention, each against its portable twin on the CPU.
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
+
+#include "gpu/gpu.h"
+
+using namespace sheaf;
+using namespace sheaf::testing;
+
+namespace {
+
+struct Product {
+  const char *name, *rule;
+  Shape x, y;
+};
+std::ostream& operator<<(std::ostream& out, const Product& p) { return out << p.rule; }
+
+class WideProduct : public Gpu, public ::testing::WithParamInterface<Product> {};
+
+// A bf16 intermediate would show as an error of about 2e-3.
+TEST_P(WideProduct, of_bf16_operands_is_exact_to_fp32) {
+  const Product& p = GetParam();
+  const at::Tensor x = normal(p.x, at::kBFloat16, 1), y = normal(p.y, at::kBFloat16, 2);
+  const auto exact = run_portable("einsum", {x.to(at::kDouble), y.to(at::kDouble)}, {{"rule", Text(p.rule)}, {"dtype", Text("same")}});
+  const auto got = run_row("einsum", "fp32 out", true, {x.to(kGpu), y.to(kGpu)}, {{"rule", Text(p.rule)}, {"dtype", Text("fp32")}});
+  EXPECT_EQ(got[0].scalar_type(), at::kFloat);
+  EXPECT_LT(relative_error(got[0], exact[0]), 2e-6);
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, WideProduct,
+                         ::testing::Values(Product{"weight", "b s h r d, b s k -> h r d k", {2, 512, 2, 2, 64}, {2, 512, 256}},
+                                           Product{"weight_transposed", "b s k, b s h r d -> k h r d", {2, 512, 256}, {2, 512, 2, 2, 64}},
+                                           Product{"linear", "b n, b k -> n k", {1000, 200}, {1000, 136}},
+                                           Product{"forward", "b s k, n k -> b s n", {2, 100, 64}, {72, 64}},
+                                           Product{"experts", "e t m, e t n -> e m n", {4, 128, 64}, {4, 128, 48}},
+                                           Product{"output_permuted", "b s n, b s k -> k n", {2, 64, 32}, {2, 64, 40}},
+                                           Product{"experts_permuted", "t e m, t e n -> m e n", {128, 4, 64}, {128, 4, 48}},
+                                           Product{"odd", "b n, b k -> n k", {33, 7}, {33, 5}}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+using AdamwKernel = Gpu;
+
+TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
+  const auto number = [](double x) { return at::full({}, x, at::kFloat); };
+  for (const std::int64_t n : {1, 3, 4, 1000003})
+    for (const std::int64_t skipped : {0, 1})    // 1: not on 16 bytes
+      for (const bool decoupled : {true, false})
+        for (const double commit : {1.0, 0.0}) {
+          const auto from = [&](std::uint64_t seed) { return normal({n + skipped}, at::kFloat, seed).narrow(0, skipped, n); };
+          const std::vector<at::Tensor> in = {from(1),      from(2),     from(3).abs(), from(4),       number(0.7),     number(commit),
+                                              number(1e-3), number(0.9), number(0.95),  number(0.271), number(0.142625)};
+          const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(decoupled)}};
+          std::vector<at::Tensor> host, device, twin;
+          for (std::size_t i = 0; i < in.size(); ++i) {
+            host.push_back(in[i].clone());
+            // The whole allocation moves, so that a view keeps its odd address.
+            device.push_back(in[i].dim() ? in[i].as_strided({n + skipped}, {1}, 0).to(kGpu).narrow(0, skipped, n) : in[i].to(kGpu));
+          }
+          std::vector<at::Tensor> host_out(host.begin(), host.begin() + 3), device_out(device.begin(), device.begin() + 3);    // in place
+          std::vector<Type> storage;
+          for (const at::Tensor& t : in) storage.push_back({DType::fp32, t.sizes().vec(), {}});
+          Types types;
+          for (const Type& t : storage) types.push_back(&t);
+          const KernelRow* cpu = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, types);
+          const KernelRow* cuda = select_kernel(op("adamw"), DeviceKind::cuda, true, attrs, types);
+          ASSERT_TRUE(cpu && cuda);
+          cpu->launch({host, host_out, attrs});
+          cuda->launch({device, device_out, attrs});
+          for (std::size_t i = 0; i < 3; ++i)
+            EXPECT_TRUE(at::equal(device_out[i].cpu(), host_out[i]))
+                << "output " << i << " n " << n << " decoupled " << decoupled << " commit " << commit << " off by "
+                << relative_error(device_out[i], host_out[i]);
+        }
+}
+
+using EmbeddingGradKernel = Gpu;
+
+TEST_F(EmbeddingGradKernel, equals_the_composition_and_repeats_bit_for_bit) {
+  const std::int64_t v = 300, k = 200;
+  const Attrs attrs = {{"padding_id", Int(7)}};
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf})
+    for (const auto id_type : {at::kInt, at::kLong}) {
+      const at::Tensor ids = at::randint(0, v, {4, 1000}, at::TensorOptions().dtype(id_type)), dy = normal({4, 1000, k}, dtype, 1);
+      ids.view({-1}).narrow(0, 0, 1500).fill_(11);    // one frequent token
+      const at::Tensor table = normal({v, k}, dtype, 2);
+      const auto exact = run_portable("embedding_grad", {dy.to(at::kDouble), ids, table.to(at::kDouble)}, attrs);
+      const std::vector<at::Tensor> in = {dy.to(kGpu), ids.to(kGpu), table.to(kGpu)};
+      const auto got = run_row("embedding_grad", "sorted", true, in, attrs);
+      EXPECT_EQ(got[0].scalar_type(), at::kFloat);
+      EXPECT_LT(relative_error(got[0], exact[0]), 1e-6);
+      EXPECT_TRUE(at::equal(got[0], run_row("embedding_grad", "sorted", true, in, attrs)[0]));
+    }
+}
+
+TEST_F(EmbeddingGradKernel, answers_for_its_piece_of_the_table) {
+  const Attrs attrs = {{"padding_id", Int(-1)}};
+  const at::Tensor ids = at::randint(0, 30, {500}, at::TensorOptions().dtype(at::kLong)), dy = normal({500, 9}, at::kFloat, 1);
+  const auto whole = run_portable("embedding_grad", {dy, ids, normal({30, 9}, at::kFloat, 2)}, attrs);
+  const std::vector<at::Tensor> in = {dy.to(kGpu), ids.to(kGpu), normal({10, 9}, at::kFloat, 2).to(kGpu)};
+  const Type types[] = {{DType::fp32, {500, 9}, {}}, {DType::i64, {500}, {}}, {DType::fp32, {10, 9}, {}}};
+  const KernelRow* row = select_kernel(op("embedding_grad"), DeviceKind::cuda, true, attrs, {&types[0], &types[1], &types[2]});
+  ASSERT_TRUE(row);
+  std::vector<at::Tensor> out = {at::full({10, 9}, 5.0, in[0].options())};
+  row->launch({in, out, attrs, 20});
+  EXPECT_LT(relative_error(out[0], whole[0].narrow(0, 20, 10)), 1e-6);
+}
+
+}    // namespace
