@@ -29,10 +29,10 @@ struct Args {
 
 // Where test inputs of an operand are drawn from.
 struct Domain {
-  enum class Kind { real, positive, index, label, count, flag } kind = Kind::real;
+  enum class Kind { real, positive, fraction, index, label, count, flag } kind = Kind::real;
   std::string factor;    // index, label: below the extent of this factor; a label may also be -100 (ignored)
 };
-inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
+inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""}, Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
 inline Domain Index(std::string factor) { return {Domain::Kind::index, std::move(factor)}; }
 inline Domain Label(std::string factor) { return {Domain::Kind::label, std::move(factor)}; }
 

@@ -30,10 +30,10 @@ OpDef adamw() {
           .kernel = adamw_kernel,
           .in_place = true,
           .cases = {{.dims = {{"..", {3, 5}}},
-                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive, Positive},
+                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Fraction, Fraction, Fraction, Fraction},
                      .attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", true}}},
                     {.dims = {{"..", {4}}},
-                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Positive, Positive, Positive, Positive},
+                     .domain = {Real, Real, Positive, Real, Positive, Flag, Positive, Fraction, Fraction, Fraction, Fraction},
                      .attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", false}}}}};
 }
 

@@ -10,7 +10,8 @@ TEST(TrainedModel, logits_and_loss_equal_transformers) {
   const char* given = std::getenv("SHEAF_TEST_MODEL");
   if (!given) GTEST_SKIP() << "only as part of the test `train`";
   const std::string folder = given;
-  const Fixture fixture = {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"), read_tensors(folder + "/oracle.safetensors")};
+  const Fixture fixture = {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"),
+                           read_tensors(folder + "/oracle.safetensors")};
   const StepResult step = run_step(fixture, 1);
   // Two fp32 programs that differ in the order of sums: DESIGN.md section 5.
   EXPECT_LE(relative_error(step.logits, fixture.oracle.at("logits")), 1e-5);

@@ -94,6 +94,9 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
       case Domain::Kind::positive:
         if (mode == Mode::fp64) t = t.abs().add(0.5);
         break;
+      case Domain::Kind::fraction:    // inside (0, 1)
+        if (mode == Mode::fp64) t = t.sigmoid();
+        break;
       case Domain::Kind::index: draw(0, extent_of(domain.factor), false); break;
       case Domain::Kind::label: draw(0, extent_of(domain.factor), true); break;
       case Domain::Kind::count: draw(0, 9, false); break;

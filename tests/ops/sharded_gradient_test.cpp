@@ -33,7 +33,8 @@ Problem problem(const Param& param, Mode mode) {
     if (dy) interpreter.give(dy, p.dout.back());
   }
   interpreter.run(Segment::first);
-  for (std::size_t i = 0; i < p.g.in.size(); ++i) p.whole.push_back(p.g.wanted[i] && p.g.gradients[i] ? interpreter[p.g.gradients[i]] : at::Tensor());
+  for (std::size_t i = 0; i < p.g.in.size(); ++i)
+    p.whole.push_back(p.g.wanted[i] && p.g.gradients[i] ? interpreter[p.g.gradients[i]] : at::Tensor());
   return p;
 }
 
@@ -96,7 +97,8 @@ TEST_P(ShardedGradient, equals_the_whole_for_every_cut) {
         const std::vector<Placed> gradients = run_cut(p, factor, cuts, ranks, mode);
         for (std::size_t i = 0; i < gradients.size(); ++i) {
           if (!p.whole[i].defined()) continue;
-          const std::string where = fmt::format("operand {}, cut {} ({}) over {}: {}", i, factor, static_cast<int>(cuts), ranks, p.call.rule.print());
+          const std::string where =
+              fmt::format("operand {}, cut {} ({}) over {}: {}", i, factor, static_cast<int>(cuts), ranks, p.call.rule.print());
           EXPECT_TRUE(same(glue(gradients[i]), p.whole[i], mode)) << where;
           for (const at::Tensor& piece : gradients[i].pieces)
             EXPECT_TRUE(gradients[i].kind != Placed::Kind::replicated || same(piece, p.whole[i], mode)) << where << ": a replica differs";
@@ -104,7 +106,8 @@ TEST_P(ShardedGradient, equals_the_whole_for_every_cut) {
       }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, ShardedGradient, ::testing::Combine(::testing::ValuesIn(cases_with_gradient()), ::testing::Values(Mode::fp64, Mode::integer)),
+INSTANTIATE_TEST_SUITE_P(Ops, ShardedGradient,
+                         ::testing::Combine(::testing::ValuesIn(cases_with_gradient()), ::testing::Values(Mode::fp64, Mode::integer)),
                          name_of_param);
 
 namespace {

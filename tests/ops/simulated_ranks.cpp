@@ -77,7 +77,9 @@ std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vec
 namespace {
 
 std::string name_of_operand(const OpDef& op, std::size_t i) { return std::string(op.operands[std::min(i, op.operands.size() - 1)]); }
-bool listed(const std::vector<std::string>& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
+bool listed(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 // Which operands stay partial when none is sharded: all of `add`, or one of `linear`.
 std::vector<bool> passing(const Call& call, const std::vector<Placed>& in) {
@@ -110,14 +112,16 @@ void PartitionedRun::run(const Node& node) {
   }
   std::string factor;
   for (std::size_t p = 0; p < call.present.size() && factor.empty(); ++p)
-    if (const Placed& x = in[call.present[p]]; x.kind == Placed::Kind::sharded && !call.rule.is_full(call.rule.in[p][x.dim])) factor = call.rule.in[p][x.dim];
+    if (const Placed& x = in[call.present[p]]; x.kind == Placed::Kind::sharded && !call.rule.is_full(call.rule.in[p][x.dim]))
+      factor = call.rule.in[p][x.dim];
   const std::vector<bool> passes = factor.empty() ? passing(call, in) : std::vector<bool>(in.size());
   for (std::size_t p = 0; p < call.present.size(); ++p) {
     Placed& x = in[call.present[p]];
     const auto at = std::find(call.rule.in[p].begin(), call.rule.in[p].end(), factor);
     const auto dim = static_cast<std::size_t>(at - call.rule.in[p].begin());
     const bool has_factor = at != call.rule.in[p].end();
-    const bool stays = passes[call.present[p]] || (has_factor ? x.kind == Placed::Kind::sharded && x.dim == dim : x.kind == Placed::Kind::replicated);
+    const bool stays =
+        passes[call.present[p]] || (has_factor ? x.kind == Placed::Kind::sharded && x.dim == dim : x.kind == Placed::Kind::replicated);
     if (!stays) x = has_factor ? shard(glue(x), dim, ranks_) : replicate(glue(x), ranks_);
   }
   const bool through = std::find(passes.begin(), passes.end(), true) != passes.end();
