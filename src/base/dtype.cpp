@@ -20,7 +20,7 @@ constexpr std::array kRows = {
 };
 const Row& row(DType dtype) { return kRows[static_cast<std::size_t>(dtype)]; }
 
-std::optional<DType> find(std::string_view Row::* column, std::string_view text) {
+std::optional<DType> find(std::string_view Row::*column, std::string_view text) {
   for (const Row& r : kRows)
     if (r.*column == text) return r.dtype;
   return std::nullopt;

@@ -28,9 +28,9 @@ namespace internal {
 }    // namespace internal
 
 // For our own invariants only: user input must not reach one.
-#define SHEAF_CHECK(condition, ...) \
-  do { \
-    if (!(condition)) [[unlikely]] \
+#define SHEAF_CHECK(condition, ...)                                                                \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]]                                                                 \
       ::sheaf::internal::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (0)
 

@@ -10,9 +10,9 @@
 
 namespace sheaf {
 
-std::string quote(std::string_view text);                                            // 'text'
+std::string quote(std::string_view text);    // 'text'
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
-std::vector<std::string> split(std::string_view text, char separator);                // "a,b" -> {a, b}; "" -> {}
+std::vector<std::string> split(std::string_view text, char separator);    // "a,b" -> {a, b}; "" -> {}
 std::string_view trimmed(std::string_view text);
 
 // The candidate with the smallest edit distance; "" when none is within a third of the name's length.
@@ -20,10 +20,10 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
 // "; did you mean 'x'?" or "".
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates);
 
-std::string human_bytes(double bytes);      // 1536 -> "1.5 KiB"
-std::string human_count(double count);      // 2400000 -> "2.4M"
-std::string human_time(double seconds);     // 75 -> "1m15s"
-std::string shortest(double value);         // shortest text that parses back to the same double; always with '.' or 'e'
+std::string human_bytes(double bytes);     // 1536 -> "1.5 KiB"
+std::string human_count(double count);     // 2400000 -> "2.4M"
+std::string human_time(double seconds);    // 75 -> "1m15s"
+std::string shortest(double value);        // shortest text that parses back to the same double; always with '.' or 'e'
 
 // Columns padded to their widest cell; the first row is the header.
 std::string table(const std::vector<std::vector<std::string>>& rows);

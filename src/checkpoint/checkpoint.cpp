@@ -85,13 +85,18 @@ void write_checkpoint(const std::string& folder, const Json& meta, std::span<con
   for (const ChunkToWrite& chunk : chunks) {
     const auto [found, fresh] = position.emplace(std::pair(chunk.tensor, chunk.kind), tensors.size());
     if (fresh)
-      tensors.push_back({{"name", chunk.tensor}, {"kind", chunk.kind}, {"dtype", std::string(name(chunk.dtype))}, {"shape", chunk.shape}, {"chunks", Json::array()}});
+      tensors.push_back({{"name", chunk.tensor},
+                         {"kind", chunk.kind},
+                         {"dtype", std::string(name(chunk.dtype))},
+                         {"shape", chunk.shape},
+                         {"chunks", Json::array()}});
     Json& list = tensors[found->second]["chunks"];
     const std::string entry = fmt::format("{}/{}#{}", chunk.kind, chunk.tensor, list.size());
     const std::int64_t bytes = num_elements(chunk.box) * size_bytes(chunk.dtype);
     data.emplace_back(static_cast<const std::byte*>(chunk.data), static_cast<std::size_t>(bytes));
     header["__metadata__"][entry] = checksum(data.back());
-    header[entry] = {{"dtype", std::string(safetensors_name(chunk.dtype))}, {"shape", shape_of(chunk.box)}, {"data_offsets", {end, end + bytes}}};
+    header[entry] = {
+        {"dtype", std::string(safetensors_name(chunk.dtype))}, {"shape", shape_of(chunk.box)}, {"data_offsets", {end, end + bytes}}};
     list.push_back({{"box", box_json(chunk.box)}, {"file", std::string(kFile)}, {"entry", entry}});
     end += bytes;
   }
@@ -135,10 +140,12 @@ struct Checkpoint::Impl {
   }
 
   void open_chunk(const std::string& where, const Tensor& tensor, const Chunk& chunk) {
-    if (chunk.box.size() != tensor.shape.size()) user_error("{}: a box of {} has {} dims, the tensor {}", where, quote(tensor.name), chunk.box.size(), tensor.shape.size());
+    if (chunk.box.size() != tensor.shape.size())
+      user_error("{}: a box of {} has {} dims, the tensor {}", where, quote(tensor.name), chunk.box.size(), tensor.shape.size());
     for (std::size_t d = 0; d < chunk.box.size(); ++d)
       if (chunk.box[d].first < 0 || chunk.box[d].second < chunk.box[d].first || chunk.box[d].second > tensor.shape[d])
-        user_error("{}: a box of {} is [{}, {}) in dim {}, which has {}", where, quote(tensor.name), chunk.box[d].first, chunk.box[d].second, d, tensor.shape[d]);
+        user_error("{}: a box of {} is [{}, {}) in dim {}, which has {}", where, quote(tensor.name), chunk.box[d].first,
+                   chunk.box[d].second, d, tensor.shape[d]);
     if (chunk.file.find('/') != std::string::npos) user_error("{}: file {} lies outside the checkpoint", where, quote(chunk.file));
     if (!files.contains(chunk.file)) {
       const auto& file = files.emplace(chunk.file, SafetensorsFile(folder + "/" + chunk.file)).first->second;
@@ -162,8 +169,10 @@ Checkpoint::Checkpoint(const std::string& folder) : impl_(std::make_unique<Impl>
     for (const Json& t : index.at("tensors")) {
       const auto dtype = dtype_from_name(t.at("dtype").get<std::string>());
       if (!dtype) user_error("{}: no dtype {}", path, t.at("dtype").dump());
-      Tensor tensor{t.at("name").get<std::string>(), t.at("kind").get<std::string>(), *dtype, t.at("shape").get<std::vector<std::int64_t>>(), {}};
-      for (const Json& c : t.at("chunks")) tensor.chunks.push_back({c.at("box").get<Box>(), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
+      Tensor tensor{
+          t.at("name").get<std::string>(), t.at("kind").get<std::string>(), *dtype, t.at("shape").get<std::vector<std::int64_t>>(), {}};
+      for (const Json& c : t.at("chunks"))
+        tensor.chunks.push_back({c.at("box").get<Box>(), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
       for (const Chunk& chunk : tensor.chunks) impl_->open_chunk(path, tensor, chunk);
       impl_->tensors.push_back(std::move(tensor));
     }
@@ -188,12 +197,14 @@ void Checkpoint::read(const Tensor& tensor, const Box& box, void* to) const {
   std::int64_t found = 0;
   for (const Chunk& chunk : tensor.chunks) {
     bool common = true;
-    for (std::size_t d = 0; d < box.size(); ++d) common &= std::max(chunk.box[d].first, box[d].first) < std::min(chunk.box[d].second, box[d].second);
+    for (std::size_t d = 0; d < box.size(); ++d)
+      common &= std::max(chunk.box[d].first, box[d].first) < std::min(chunk.box[d].second, box[d].second);
     if (!common) continue;
     impl_->check(chunk);
     found += copy_common(chunk.box, impl_->stored(chunk).bytes.data(), box, static_cast<std::byte*>(to), size_bytes(tensor.dtype));
   }
-  if (found != num_elements(box)) user_error("{}: the chunks of {} hold {} of the {} wanted elements", impl_->folder, quote(tensor.name), found, num_elements(box));
+  if (found != num_elements(box))
+    user_error("{}: the chunks of {} hold {} of the {} wanted elements", impl_->folder, quote(tensor.name), found, num_elements(box));
 }
 
 void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& progress) const {
@@ -209,21 +220,24 @@ void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& p
       if (progress) progress(done, all);
     }
     if (elements != num_elements(whole_box(tensor.shape)))
-      user_error("{}: the chunks of {} hold {} elements, the tensor has {}", impl_->folder, quote(tensor.name), elements, num_elements(whole_box(tensor.shape)));
+      user_error("{}: the chunks of {} hold {} elements, the tensor has {}", impl_->folder, quote(tensor.name), elements,
+                 num_elements(whole_box(tensor.shape)));
   }
 }
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step_{:08}", step); }
 
 static bool is_checkpoint_name(const std::string& name) {
-  return name.size() >= 13 && name.starts_with("step_") && std::all_of(name.begin() + 5, name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return name.size() >= 13 && name.starts_with("step_") &&
+         std::all_of(name.begin() + 5, name.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 std::vector<FoundCheckpoint> list_checkpoints(const std::string& folder) {
   std::vector<FoundCheckpoint> out;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error))
-    if (const std::string name = entry.path().filename(); is_checkpoint_name(name)) out.push_back({std::stoll(name.substr(5)), entry.path()});
+    if (const std::string name = entry.path().filename(); is_checkpoint_name(name))
+      out.push_back({std::stoll(name.substr(5)), entry.path()});
   std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
   return out;
 }
@@ -232,7 +246,8 @@ void remove_unfinished_checkpoints(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> stale;
   for (const auto& entry : fs::directory_iterator(folder, error))
-    if (const std::string name = entry.path().filename(); name.starts_with("step_") && name.find(".tmp") != std::string::npos) stale.push_back(entry.path());
+    if (const std::string name = entry.path().filename(); name.starts_with("step_") && name.find(".tmp") != std::string::npos)
+      stale.push_back(entry.path());
   for (const fs::path& path : stale) fs::remove_all(path, error);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// A checkpoint: logical tensors, cut into boxes of any mesh, in safetensors files with one index. Whatever mesh wrote it, any mesh reads it.
+// A checkpoint: logical tensors, cut into boxes of any mesh, in safetensors files with one index. Whatever mesh wrote it, any mesh reads
+// it.
 //
 //   step_00000200/index.json               format, meta, and per tensor: name, kind, dtype, global shape, chunks {box, file, entry}
 //                 rank_00000.safetensors   the chunks of one writer; its metadata holds a checksum (XXH3, 64 bit) per chunk
@@ -23,10 +24,11 @@ struct ChunkToWrite {
   DType dtype = DType::fp32;
   std::vector<std::int64_t> shape;    // global
   Box box;
-  const void* data = nullptr;         // the box, row-major
+  const void* data = nullptr;    // the box, row-major
 };
 
-// Writes FOLDER atomically: temporary name, fsync, rename. `meta`: whatever the run needs to go on. Throws UserError with the system's reason.
+// Writes FOLDER atomically: temporary name, fsync, rename. `meta`: whatever the run needs to go on. Throws UserError with the system's
+// reason.
 void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks);
 
 class Checkpoint {
@@ -42,7 +44,8 @@ class Checkpoint {
     std::vector<Chunk> chunks;
   };
 
-  // Reads and checks the index: boxes inside the shape, files and entries there and of the right size. Throws UserError naming what is wrong.
+  // Reads and checks the index: boxes inside the shape, files and entries there and of the right size. Throws UserError naming what is
+  // wrong.
   explicit Checkpoint(const std::string& folder);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
@@ -72,6 +75,6 @@ struct FoundCheckpoint {
   std::string folder;
 };
 std::vector<FoundCheckpoint> list_checkpoints(const std::string& folder);    // complete ones, ascending
-void remove_unfinished_checkpoints(const std::string& folder);              // what a killed run left behind
+void remove_unfinished_checkpoints(const std::string& folder);               // what a killed run left behind
 
 }    // namespace sheaf

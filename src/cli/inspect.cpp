@@ -21,8 +21,8 @@ Action ops_command(CLI::App& app) {
     if (*markdown) return std::fputs(ops_markdown().c_str(), stdout), 0;
     std::vector<std::vector<std::string>> rows = {{"op", "operands", "rule", "computes"}};
     for (const OpDef& op : all_ops())
-      rows.push_back({std::string(op.name), join({op.operands.begin(), op.operands.end()}, ", "), op.rule.empty() ? "(from attributes and types)" : std::string(op.rule),
-                      std::string(op.doc)});
+      rows.push_back({std::string(op.name), join({op.operands.begin(), op.operands.end()}, ", "),
+                      op.rule.empty() ? "(from attributes and types)" : std::string(op.rule), std::string(op.doc)});
     std::fputs(table(rows).c_str(), stdout);
     return 0;
   };
@@ -79,7 +79,8 @@ Action doctor_command(CLI::App&) {
     rows.push_back({"processor", fmt::format("{} threads", std::thread::hardware_concurrency())});
     const auto gpus = gpu_descriptions();
     for (std::size_t i = 0; i < gpus.size(); ++i) rows.push_back({fmt::format("gpu {}", i), gpus[i]});
-    if (gpus.empty()) rows.push_back({"gpu", cuda_build() ? "none found" : "not looked for: this is the CPU build (make cuda builds the other)"});
+    if (gpus.empty())
+      rows.push_back({"gpu", cuda_build() ? "none found" : "not looked for: this is the CPU build (make cuda builds the other)"});
     std::fputs(table(rows).c_str(), stdout);
     return 0;
   };

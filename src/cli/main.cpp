@@ -43,12 +43,14 @@ int run(int argc, char** argv) {
   std::vector<std::string> names;
   for (const Command& command : kCommands) {
     names.emplace_back(command.name);
-    CLI::App* sub = app.add_subcommand(command.name, command.add ? command.summary : fmt::format("{} (not built yet: arrives {})", command.summary, command.arrives));
+    CLI::App* sub = app.add_subcommand(
+        command.name, command.add ? command.summary : fmt::format("{} (not built yet: arrives {})", command.summary, command.arrives));
     if (command.add) {
       actions.emplace_back(sub, command.add(*sub));
     } else {
       sub->allow_extras();
-      actions.emplace_back(sub, [&command]() -> int { user_error("sheaf {} is not built yet: it arrives {}", command.name, command.arrives); });
+      actions.emplace_back(sub,
+                           [&command]() -> int { user_error("sheaf {} is not built yet: it arrives {}", command.name, command.arrives); });
     }
   }
   try {
@@ -70,9 +72,7 @@ int run(int argc, char** argv) {
 
 }    // namespace
 
-int main(int argc, char** argv) try {
-  return run(argc, argv);
-} catch (const UserError& error) {
+int main(int argc, char** argv) try { return run(argc, argv); } catch (const UserError& error) {
   std::fflush(stdout);
   std::fprintf(stderr, "sheaf: %s\n", error.what());
   return 2;

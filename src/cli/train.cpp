@@ -31,8 +31,11 @@ LoadedConfig load(const TrainArguments& a) {
   if (!a.device.empty()) overrides.push_back("run.device=" + a.device);
   if (a.nproc) overrides.push_back("run.nproc=" + std::to_string(a.nproc));
   if (a.deepspeed.empty()) {
-    if (!a.model.empty() || !a.data.empty()) user_error("--model and --data go with --deepspeed; in a run file they are the keys model and data.train");
-    if (files.size() != 1) user_error("train takes one run file and key.path=value overrides; found {}\nsee: sheaf train --help", files.empty() ? "no file" : join(files, ", "));
+    if (!a.model.empty() || !a.data.empty())
+      user_error("--model and --data go with --deepspeed; in a run file they are the keys model and data.train");
+    if (files.size() != 1)
+      user_error("train takes one run file and key.path=value overrides; found {}\nsee: sheaf train --help",
+                 files.empty() ? "no file" : join(files, ", "));
     return load_config(files[0], overrides);
   }
   if (!files.empty()) user_error("with --deepspeed everything else is key.path=value; found {}", quote(files[0]));
@@ -44,16 +47,20 @@ LoadedConfig load(const TrainArguments& a) {
 
 Action train_command(CLI::App& app) {
   auto a = std::make_shared<TrainArguments>();
-  app.add_option("run", a->positional, "RUN.json, then any key.path=value that overrides it (docs/config.md lists the keys)")->type_name("RUN.json [key.path=value ...]");
+  app.add_option("run", a->positional, "RUN.json, then any key.path=value that overrides it (docs/config.md lists the keys)")
+      ->type_name("RUN.json [key.path=value ...]");
   app.add_option("--deepspeed", a->deepspeed, "an existing DeepSpeed configuration, instead of RUN.json")->type_name("DS.json");
   app.add_option("--model", a->model, "with --deepspeed: the HuggingFace model folder")->type_name("DIR");
   app.add_option("--data", a->data, "with --deepspeed: the training data")->type_name("FILE");
   app.add_option("--device", a->device, "cpu or cuda; default: a GPU if there is one")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--nproc", a->nproc, "ranks on this machine (run.nproc)")->check(CLI::PositiveNumber);
   app.add_flag("--resume", a->flags.resume, "go on from the newest checkpoint in run.output");
-  app.add_option("--profile", a->flags.profile, "time every kernel call of step N and show where the time goes")->check(CLI::PositiveNumber)->type_name("N");
+  app.add_option("--profile", a->flags.profile, "time every kernel call of step N and show where the time goes")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   app.add_option("--dump-ir", a->flags.dump_ir, "write the graph after every pass, and the plan, into this folder")->type_name("DIR");
-  app.footer("Writes run.json, metrics.jsonl and model/ (a HuggingFace folder) into run.output. Ctrl-C finishes the step and saves the model.");
+  app.footer(
+      "Writes run.json, metrics.jsonl and model/ (a HuggingFace folder) into run.output. Ctrl-C finishes the step and saves the model.");
   return [a]() -> int {
     const LoadedConfig config = load(*a);
     std::signal(SIGINT, on_interrupt);

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "data/permutation.h"
 #include "data/packing.h"
+#include "data/permutation.h"
 #include "data/tokens.h"
 
 namespace sheaf {

@@ -30,8 +30,9 @@ std::string profile_table(const Executor& executor) {
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
   std::vector<std::vector<std::string>> rows = {{"op", "kernel", "calls", "ms", "share", "Gflop/s", "GB/s"}};
   for (const auto& [key, sum] : sorted)
-    rows.push_back({key.first, key.second, std::to_string(sum.calls), fmt::format("{:.2f}", sum.seconds * 1e3), fmt::format("{:.1f} %", 100 * sum.seconds / total),
-                    fmt::format("{:.1f}", sum.flops / sum.seconds * 1e-9), fmt::format("{:.1f}", sum.bytes / sum.seconds * 1e-9)});
+    rows.push_back({key.first, key.second, std::to_string(sum.calls), fmt::format("{:.2f}", sum.seconds * 1e3),
+                    fmt::format("{:.1f} %", 100 * sum.seconds / total), fmt::format("{:.1f}", sum.flops / sum.seconds * 1e-9),
+                    fmt::format("{:.1f}", sum.bytes / sum.seconds * 1e-9)});
   return table(rows) + fmt::format("all calls: {:.2f} ms\n", total * 1e3);
 }
 

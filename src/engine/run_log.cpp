@@ -59,8 +59,9 @@ void RunLog::add(const StepRecord& r) {
   recent_seconds_ = steps_ <= 2 ? r.seconds : 0.9 * recent_seconds_ + 0.1 * r.seconds;
   const bool due = r.step % log_every_ == 0 || r.step == num_steps_ || steps_ == 1 || !r.committed;
   if (!due && !terminal_) return;
-  std::string shown = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tokens/s", r.step, std::to_string(num_steps_).size(), num_steps_,
-                                  r.loss, r.grad_norm, r.lr, r.seconds * 1e3, human_count(static_cast<double>(r.tokens) / r.seconds));
+  std::string shown =
+      fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tokens/s", r.step, std::to_string(num_steps_).size(),
+                  num_steps_, r.loss, r.grad_norm, r.lr, r.seconds * 1e3, human_count(static_cast<double>(r.tokens) / r.seconds));
   if (r.peak_share > 0) shown += fmt::format("  {:.0f} % of peak", 100 * r.peak_share);
   shown += fmt::format("  eta {}", human_time(static_cast<double>(num_steps_ - r.step) * recent_seconds_));
   if (!r.committed) shown += "  NOT COMMITTED: loss or gradient norm is not finite";
@@ -82,8 +83,9 @@ void RunLog::say(const std::string& line) {
 }
 
 std::string RunLog::summary() const {
-  std::string text = fmt::format("{} steps, {} tokens in {}: {} tokens/s; loss {:.4f} -> {:.4f}", steps_, human_count(static_cast<double>(tokens_)), human_time(elapsed_),
-                                 human_count(static_cast<double>(tokens_) / std::max(elapsed_, 1e-9)), first_loss_, last_loss_);
+  std::string text =
+      fmt::format("{} steps, {} tokens in {}: {} tokens/s; loss {:.4f} -> {:.4f}", steps_, human_count(static_cast<double>(tokens_)),
+                  human_time(elapsed_), human_count(static_cast<double>(tokens_) / std::max(elapsed_, 1e-9)), first_loss_, last_loss_);
   if (held_) text += fmt::format("; {} not committed", held_ == 1 ? "1 step was" : fmt::format("{} steps were", held_));
   return text;
 }

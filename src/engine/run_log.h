@@ -7,14 +7,14 @@
 namespace sheaf {
 
 struct StepRecord {
-  std::int64_t step = 0;       // from 1
+  std::int64_t step = 0;    // from 1
   double loss = 0, grad_norm = 0;
   double lr = 0;
-  std::int64_t tokens = 0;     // valid tokens of this step
+  std::int64_t tokens = 0;    // valid tokens of this step
   double seconds = 0;
   std::int64_t peak_bytes = 0;
   bool committed = true;
-  double peak_share = 0;       // of the device's matmul rate; 0: unknown
+  double peak_share = 0;    // of the device's matmul rate; 0: unknown
 };
 
 class RunLog {

@@ -23,9 +23,12 @@ std::vector<Stored> stored_states(const Graph& graph) {
   std::vector<Stored> out;
   for (const Value v : graph.all(ValueKind::state)) {
     const ValueInfo& info = graph[v];
-    if (info.attrs.has("trainable")) out.push_back({v, info.name, "parameter"});
-    else if (info.attrs.has("of") && info.name.ends_with(".m")) out.push_back({v, info.attrs.text("of"), "adam_m"});
-    else if (info.attrs.has("of") && info.name.ends_with(".v")) out.push_back({v, info.attrs.text("of"), "adam_v"});
+    if (info.attrs.has("trainable"))
+      out.push_back({v, info.name, "parameter"});
+    else if (info.attrs.has("of") && info.name.ends_with(".m"))
+      out.push_back({v, info.attrs.text("of"), "adam_m"});
+    else if (info.attrs.has("of") && info.name.ends_with(".v"))
+      out.push_back({v, info.attrs.text("of"), "adam_v"});
   }
   return out;
 }
@@ -57,7 +60,8 @@ struct Saver::Impl {
   }
 };
 
-Saver::Saver(std::string folder, std::int64_t keep, Json identity) : impl_(std::make_unique<Impl>(Impl{std::move(folder), keep, std::move(identity), {}, {}, {}})) {}
+Saver::Saver(std::string folder, std::int64_t keep, Json identity)
+    : impl_(std::make_unique<Impl>(Impl{std::move(folder), keep, std::move(identity), {}, {}, {}})) {}
 Saver::~Saver() { impl_->wait(); }
 std::string Saver::finish() { return impl_->wait(); }
 
@@ -92,7 +96,8 @@ std::optional<Progress> restore(Executor& executor, const std::string& folder, c
   const Json& meta = checkpoint.meta();
   for (const auto& [key, value] : identity.items())
     if (!meta.contains("identity") || !meta["identity"].contains(key) || meta["identity"][key] != value)
-      user_error("{}: was written by a run with {} {}, this run has {}; resume with the same, or start a run in a fresh run.output", checkpoint.folder(), key,
+      user_error("{}: was written by a run with {} {}, this run has {}; resume with the same, or start a run in a fresh run.output",
+                 checkpoint.folder(), key,
                  meta.contains("identity") && meta["identity"].contains(key) ? meta["identity"][key].dump() : "(none)", value.dump());
   const Graph& graph = executor.graph();
   std::vector<std::byte> data;
@@ -101,12 +106,14 @@ std::optional<Progress> restore(Executor& executor, const std::string& folder, c
     const Checkpoint::Tensor* tensor = checkpoint.find(state.name, state.kind);
     if (!tensor) user_error("{}: has no {} of {}: it is a checkpoint of another model", checkpoint.folder(), state.kind, quote(state.name));
     if (tensor->shape != type.shape || tensor->dtype != type.dtype)
-      user_error("{}: {} of {} is {} {}, this model has {} {}", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype), shape_text(tensor->shape),
-                 name(type.dtype), shape_text(type.shape));
+      user_error("{}: {} of {} is {} {}, this model has {} {}", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype),
+                 shape_text(tensor->shape), name(type.dtype), shape_text(type.shape));
     data.resize(static_cast<std::size_t>(type.bytes()));
     checkpoint.read(*tensor, whole_box(type.shape), data.data());
-    if (state.kind == "parameter") write_master(executor, state.v, {reinterpret_cast<const float*>(data.data()), data.size() / sizeof(float)});
-    else executor.write(state.v, data.data(), type.bytes());
+    if (state.kind == "parameter")
+      write_master(executor, state.v, {reinterpret_cast<const float*>(data.data()), data.size() / sizeof(float)});
+    else
+      executor.write(state.v, data.data(), type.bytes());
   }
   return Progress{meta.at("step").get<std::int64_t>(), meta.at("committed").get<std::int64_t>()};
 }

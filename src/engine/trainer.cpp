@@ -66,7 +66,8 @@ Model open_model(const ModelSource& source) {
 }
 
 Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& flags) {
-  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = config.data.packing == Packing::documents};
+  const ModelShape shape{
+      .rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = config.data.packing == Packing::documents};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
@@ -98,7 +99,8 @@ class StepRows {
 
  private:
   void give(const char* name, const std::vector<std::int32_t>& data) {
-    if (const Value v = executor_.graph().find(name)) executor_.write(v, data.data(), static_cast<std::int64_t>(data.size() * sizeof(std::int32_t)));
+    if (const Value v = executor_.graph().find(name))
+      executor_.write(v, data.data(), static_cast<std::int64_t>(data.size() * sizeof(std::int32_t)));
   }
   const Batches& batches_;
   Executor& executor_;
@@ -107,9 +109,9 @@ class StepRows {
 
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
 Json identity(const RunConfig& config, const Rows& rows) {
-  return {{"seed", config.run.seed},         {"train_batch_size", config.batch.global},
-          {"seq_len", config.data.seq_len},  {"packing", config.data.packing == Packing::documents ? "documents" : "concat"},
-          {"shuffle", config.data.shuffle},  {"rows", rows.count()}};
+  return {{"seed", config.run.seed},        {"train_batch_size", config.batch.global},
+          {"seq_len", config.data.seq_len}, {"packing", config.data.packing == Packing::documents ? "documents" : "concat"},
+          {"shuffle", config.data.shuffle}, {"rows", rows.count()}};
 }
 
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
@@ -143,7 +145,9 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   check_device(device);
   const Model source = open_model(config.model);
   const DenseConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
-  const auto tokens = open_tokens(config.data.train, {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
+  const auto tokens = open_tokens(
+      config.data.train,
+      {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
   const Rows rows(*tokens, config.data.seq_len, config.data.packing);
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
   check_output_folder(config.run.output, flags.resume);
@@ -151,8 +155,10 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   Graph step = build_step(config, source.config, flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
   if (!flags.dump_ir.empty()) write_file_atomically(flags.dump_ir + "/plan.txt", executor.describe());
-  if (source.folder) load_weights(executor, *source.folder, model.tied_head);
-  else init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
+  if (source.folder)
+    load_weights(executor, *source.folder, model.tied_head);
+  else
+    init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
   const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
   const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
 
@@ -167,15 +173,20 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   Saver saver(checkpoints, config.run.keep, same);
   RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
-  if (flags.resume) log.say(done.step ? fmt::format("resumed after step {}", done.step) : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
+  if (flags.resume)
+    log.say(done.step ? fmt::format("resumed after step {}", done.step)
+                      : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
   for (const std::string& line : loaded.banner) log.say(line);
   std::int64_t parameters = 0;
   for (const Value v : executor.graph().all(ValueKind::state))
     if (executor.graph()[v].attrs.has("trainable")) parameters += num_elements(executor.graph().type(v).shape);
-  log.say(fmt::format("{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} for a step",
-                      model.model_type, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(), config.data.seq_len,
-                      config.batch.global, config.batch.accumulation, config.batch.micro, human_bytes(static_cast<double>(executor.planned_bytes())),
-                      human_bytes(static_cast<double>(executor.memory().persistent_bytes)), human_bytes(static_cast<double>(executor.memory().arena_bytes))));
+  log.say(fmt::format(
+      "{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} "
+      "for a step",
+      model.model_type, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(),
+      config.data.seq_len, config.batch.global, config.batch.accumulation, config.batch.micro,
+      human_bytes(static_cast<double>(executor.planned_bytes())), human_bytes(static_cast<double>(executor.memory().persistent_bytes)),
+      human_bytes(static_cast<double>(executor.memory().arena_bytes))));
 
   StepRows step_rows(batches, config.data.seq_len, executor);
   bool interrupted = false;
@@ -209,7 +220,8 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   }
   if (interrupted) log.say("interrupted: the step is finished, saving the model");
   if (const std::string error = saver.finish(); !error.empty()) save_failed(log, config, error);
-  save_weights(executor, config.run.output + "/model", source.config, {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
+  save_weights(executor, config.run.output + "/model", source.config,
+               {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
   log.say(log.summary());
   log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));
   return interrupted ? TrainEnd::interrupted : TrainEnd::finished;

@@ -8,8 +8,8 @@
 namespace sheaf {
 
 struct TrainFlags {
-  std::string dump_ir;        // a folder: the graph after every pass; "": none
-  std::int64_t profile = 0;   // the step whose calls are timed and shown; 0: none
+  std::string dump_ir;         // a folder: the graph after every pass; "": none
+  std::int64_t profile = 0;    // the step whose calls are timed and shown; 0: none
   bool resume = false;
 };
 

@@ -27,7 +27,9 @@ Shape file_shape(const ValueInfo& state) {
 }
 
 // Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
-bool is_ignored(std::string_view name, bool tied_head) { return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight"); }
+bool is_ignored(std::string_view name, bool tied_head) {
+  return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight");
+}
 
 }    // namespace
 

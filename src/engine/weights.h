@@ -19,8 +19,8 @@ void init_weights(Executor& executor, std::uint64_t seed);
 void write_master(Executor& executor, Value state, std::span<const float> data);
 
 struct SaveOptions {
-  DType dtype = DType::fp32;       // in the file
-  std::string side_files_from;     // a HF folder whose tokenizer files are copied; "": none
+  DType dtype = DType::fp32;      // in the file
+  std::string side_files_from;    // a HF folder whose tokenizer files are copied; "": none
 };
 // A HF folder that transformers loads. `config` is the model's config.json; its dtype is set.
 void save_weights(const Executor& executor, const std::string& folder, Json config, const SaveOptions& options);

@@ -41,8 +41,10 @@ std::string print(const Attrs& attrs) {
   std::vector<std::string> parts;
   std::string rule;
   for (const auto& [name, value] : attrs.entries()) {
-    if (name == "rule") rule = print(value);
-    else parts.push_back(name + "=" + print(value));
+    if (name == "rule")
+      rule = print(value);
+    else
+      parts.push_back(name + "=" + print(value));
   }
   if (rule.empty()) return "{" + join(parts, ", ") + "}";
   return "{" + rule + (parts.empty() ? "" : "; " + join(parts, ", ")) + "}";

@@ -68,7 +68,7 @@ struct Graph {
   std::map<std::string, Value, std::less<>> names_;
 };
 
-using OpTable = std::vector<OpDef>;    // ops/op_table.h has the real one
+using OpTable = std::vector<OpDef>;                                 // ops/op_table.h has the real one
 const OpDef& find_op(const OpTable& ops, std::string_view name);    // throws UserError naming the nearest
 
 // Text form; values are numbered in program order. print . parse = identity.

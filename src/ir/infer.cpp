@@ -33,12 +33,14 @@ constexpr std::string_view kKinds[] = {"true or false", "an integer", "a number"
 
 std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in) {
   for (const auto& [name, value] : attrs.entries())
-    if (std::find(op.attributes.begin(), op.attributes.end(), name) == op.attributes.end()) user_error("{}: has no attribute '{}'", op.name, name);
+    if (std::find(op.attributes.begin(), op.attributes.end(), name) == op.attributes.end())
+      user_error("{}: has no attribute '{}'", op.name, name);
   for (std::size_t i = 0; i < op.attributes.size(); ++i) {
     const Attr* attr = attrs.find(op.attributes[i]);
     if (!attr) user_error("{}: attribute '{}' is missing", op.name, op.attributes[i]);
     if (attr->index() != op.attribute_types[i].index())
-      user_error("{}: attribute {} is not {}", op.name, print(Attrs{{std::string(op.attributes[i]), *attr}}), kKinds[op.attribute_types[i].index()]);
+      user_error("{}: attribute {} is not {}", op.name, print(Attrs{{std::string(op.attributes[i]), *attr}}),
+                 kKinds[op.attribute_types[i].index()]);
   }
   const Rule rule = rule_for(op, attrs, in);
   const Extents all = extents_for(rule, op, attrs, in);

@@ -32,7 +32,8 @@ struct Domain {
   enum class Kind { real, positive, fraction, index, label, count, flag } kind = Kind::real;
   std::string factor;    // index, label: below the extent of this factor; a label may also be -100 (ignored)
 };
-inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""}, Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
+inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""},
+    Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
 inline Domain Index(std::string factor) { return {Domain::Kind::index, std::move(factor)}; }
 inline Domain Label(std::string factor) { return {Domain::Kind::label, std::move(factor)}; }
 
@@ -61,16 +62,16 @@ using Types = std::vector<const Type*>;    // per operand; nullptr: absent
 struct OpDef {
   std::string_view doc;    // formula, and the source of it
   std::string_view rule;
-  std::string (*rule_of)(const Attrs&, const Types&) = nullptr;                                       // where letters depend on attributes or types
-  std::int64_t (*extent_of)(std::string_view factor, const Attrs&, const Types&) = nullptr;           // of a factor that no operand carries
-  DType (*dtype)(const Attrs&, const Types&, std::size_t output) = nullptr;                           // default: that of operand 0
-  double (*flops)(const Attrs&, const Types&) = nullptr;                                              // default: what the rule implies
-  Values (*grad)(const Grad&) = nullptr;                                                              // one per operand; absent: no gradient
-  std::size_t grad_outputs = SIZE_MAX;                                                                // outputs from this one on have no gradient
-  std::string_view no_gradient;                                                                       // why a differentiable operand has none
-  void (*kernel)(const Args&) = nullptr;                                                              // portable, by ATen; nullptr: storage only
-  bool exact = false;                                                                                 // the kernel is exact on int64: integer mode uses it
-  bool in_place = false;                                                                              // out[i] may share storage with in[i] of equal type
+  std::string (*rule_of)(const Attrs&, const Types&) = nullptr;    // where letters depend on attributes or types
+  std::int64_t (*extent_of)(std::string_view factor, const Attrs&, const Types&) = nullptr;    // of a factor that no operand carries
+  DType (*dtype)(const Attrs&, const Types&, std::size_t output) = nullptr;                    // default: that of operand 0
+  double (*flops)(const Attrs&, const Types&) = nullptr;                                       // default: what the rule implies
+  Values (*grad)(const Grad&) = nullptr;                                                       // one per operand; absent: no gradient
+  std::size_t grad_outputs = SIZE_MAX;                                                         // outputs from this one on have no gradient
+  std::string_view no_gradient;                                                                // why a differentiable operand has none
+  void (*kernel)(const Args&) = nullptr;                                                       // portable, by ATen; nullptr: storage only
+  bool exact = false;          // the kernel is exact on int64: integer mode uses it
+  bool in_place = false;       // out[i] may share storage with in[i] of equal type
   bool atomic_adds = false;    // on accelerators the kernel adds in no fixed order: its last bits vary, so `deterministic` refuses it there
   Cases cases;
 

@@ -59,7 +59,8 @@ class Parser {
  private:
   void statement(std::string_view line) {
     std::string_view note;
-    if (const std::size_t hash = line.find('#'); hash != std::string_view::npos) note = trimmed(line.substr(hash + 1)), line = line.substr(0, hash);
+    if (const std::size_t hash = line.find('#'); hash != std::string_view::npos)
+      note = trimmed(line.substr(hash + 1)), line = line.substr(0, hash);
     line = trimmed(line);
     if (line.empty()) return;
     const std::string_view word = line.substr(0, line.find(' '));
@@ -106,7 +107,8 @@ class Parser {
     const std::size_t brace = operands.find('{');
     Attrs attrs = brace == std::string_view::npos ? Attrs{} : parse_attrs(operands.substr(brace));
     for (std::size_t i = 0; i < op.attributes.size(); ++i)
-      if (const Attr* attr = attrs.find(op.attributes[i]); attr && std::holds_alternative<Float>(op.attribute_types[i])) attrs.set(op.attributes[i], as_number(*attr));
+      if (const Attr* attr = attrs.find(op.attributes[i]); attr && std::holds_alternative<Float>(op.attribute_types[i]))
+        attrs.set(op.attributes[i], as_number(*attr));
     Values in;
     for (const std::string& name : split(trimmed(operands.substr(0, brace)), ',')) in.push_back(value(trimmed(name)));
     const Values out = graph_.append(segment_, op, in, attrs, std::string(note));
@@ -120,7 +122,8 @@ class Parser {
       const Type given = parse_type(types[i], graph_.mesh);
       Type& inferred = graph_[out[i]].type;
       if (given.dtype != inferred.dtype || given.shape != inferred.shape)
-        user_error("{} is given as {}, but {} yields {}", trimmed(names[i]), print(given, graph_.mesh), op.name, print(inferred, graph_.mesh));
+        user_error("{} is given as {}, but {} yields {}", trimmed(names[i]), print(given, graph_.mesh), op.name,
+                   print(inferred, graph_.mesh));
       inferred.placement = given.placement;
     }
   }

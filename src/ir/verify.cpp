@@ -28,8 +28,8 @@ void verify_ssa(const Graph& graph) {
         if (!v || graph[v].kind != ValueKind::result) continue;
         const int at = defined[static_cast<std::size_t>(v.id)];
         SHEAF_CHECK(at >= 0, "{} reads {} before it is defined", describe(graph, segment, node), name_of(graph, v));
-        SHEAF_CHECK(may_read(graph, segment, static_cast<Segment>(at)), "{} reads {} of segment {}", describe(graph, segment, node), name_of(graph, v),
-                    name(static_cast<Segment>(at)));
+        SHEAF_CHECK(may_read(graph, segment, static_cast<Segment>(at)), "{} reads {} of segment {}", describe(graph, segment, node),
+                    name_of(graph, v), name(static_cast<Segment>(at)));
       }
       for (const Value v : node.out) {
         int& at = defined[static_cast<std::size_t>(v.id)];
@@ -51,11 +51,12 @@ void verify_types(const Graph& graph) {
       } catch (const UserError& error) {
         SHEAF_CHECK(false, "{}: {}", describe(graph, segment, node), error.what());
       }
-      SHEAF_CHECK(inferred.size() == node.out.size(), "{} has {} outputs, {} are inferred", describe(graph, segment, node), node.out.size(), inferred.size());
+      SHEAF_CHECK(inferred.size() == node.out.size(), "{} has {} outputs, {} are inferred", describe(graph, segment, node), node.out.size(),
+                  inferred.size());
       for (std::size_t i = 0; i < inferred.size(); ++i) {
         const Type& given = graph.type(node.out[i]);
-        SHEAF_CHECK(given.dtype == inferred[i].dtype && given.shape == inferred[i].shape, "{} is {}, its rule yields {}", describe(graph, segment, node),
-                    print(given, graph.mesh), print(inferred[i], graph.mesh));
+        SHEAF_CHECK(given.dtype == inferred[i].dtype && given.shape == inferred[i].shape, "{} is {}, its rule yields {}",
+                    describe(graph, segment, node), print(given, graph.mesh), print(inferred[i], graph.mesh));
       }
     }
 }
@@ -68,7 +69,8 @@ void verify_gradients(const Graph& graph) {
   if (with_gradient.empty()) return;
   for (const Value v : graph.all(ValueKind::state))
     if (graph[v].attrs.has("trainable") && graph[v].attrs.flag("trainable"))
-      SHEAF_CHECK(with_gradient.contains(graph[v].name), "trainable state @{} has no gradient: the loss does not depend on it", graph[v].name);
+      SHEAF_CHECK(with_gradient.contains(graph[v].name), "trainable state @{} has no gradient: the loss does not depend on it",
+                  graph[v].name);
 }
 
 }    // namespace

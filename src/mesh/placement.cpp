@@ -33,7 +33,8 @@ std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pie
   return {c * n / num_pieces, (c + 1) * n / num_pieces};
 }
 
-std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank) {
+std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh,
+                                                             std::int64_t rank) {
   std::vector<std::pair<std::int64_t, std::int64_t>> box;
   for (std::size_t dim = 0; dim < shape.size(); ++dim) {
     std::int64_t num_pieces = 1, c = 0;
@@ -102,7 +103,8 @@ Placement parse_placement(std::string_view text, const Mesh& mesh, std::size_t n
   if (!rest.starts_with("partial(") || rest.back() != ')') user_error("placement {}: wanted partial(atoms) after the dims", quote(text));
   rest = rest.substr(8, rest.size() - 9);
   for (const Reduction r : {Reduction::max, Reduction::min})
-    if (const auto word = kReductions[static_cast<int>(r)]; rest.starts_with(word)) placement.reduction = r, rest.remove_prefix(word.size());
+    if (const auto word = kReductions[static_cast<int>(r)]; rest.starts_with(word))
+      placement.reduction = r, rest.remove_prefix(word.size());
   for (const std::string& name : split(rest, '.')) placement.partial |= 1u << atom_named(trimmed(name), mesh);
   return placement;
 }
@@ -139,7 +141,8 @@ Mesh parse_mesh(std::string_view text) {
     } else {
       std::int64_t size = 0;
       const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), size);
-      if (error != std::errc() || end != value.data() + value.size() || size < 1) user_error("mesh: size of atom {} is {}; wanted an integer >= 1", quote(name), quote(value));
+      if (error != std::errc() || end != value.data() + value.size() || size < 1)
+        user_error("mesh: size of atom {} is {}; wanted an integer >= 1", quote(name), quote(value));
       mesh.atoms.push_back({name, size});
     }
   }

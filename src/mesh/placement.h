@@ -8,7 +8,7 @@
 
 namespace sheaf {
 
-using Atom = std::uint8_t;                 // index into Mesh::atoms
+using Atom = std::uint8_t;    // index into Mesh::atoms
 using Shape = std::vector<std::int64_t>;
 
 // An indivisible part of the mesh; a rank has one coordinate on each. Atoms are ordered major to minor: the last is the fastest link.
@@ -48,7 +48,8 @@ struct Placement {
 std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pieces, std::int64_t c);
 
 // The half-open range of each dim that `rank` holds.
-std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank);
+std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh,
+                                                             std::int64_t rank);
 Shape local_shape(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank);
 
 // "[a2|a1.a0|.] partial(a0)"; "" on a mesh without atoms. Replicated dims print as '.'.

@@ -94,8 +94,10 @@ Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& e
     add_axes(tried, out.mesh);
     return out;
   } while (std::next_permutation(order.begin(), order.end()));
-  user_error("{} for attention and {} for experts have no common refinement: no order of the expert axes lets one cut the ranks where the other does{}", text(dense),
-             text(expert), proposal(dense, expert, cut));
+  user_error(
+      "{} for attention and {} for experts have no common refinement: no order of the expert axes lets one cut the ranks where the other "
+      "does{}",
+      text(dense), text(expert), proposal(dense, expert, cut));
 }
 
 }    // namespace sheaf

@@ -33,12 +33,18 @@ Rule Rule::parse(std::string_view text) {
     SHEAF_CHECK(list.size() >= 2, "rule '{}': clause '{}' names nothing", text, clauses[i]);
     const std::string kind = list[0];
     list.erase(list.begin());
-    if (kind == "full") rule.full.insert(list.begin(), list.end());
-    else if (kind == "owner") rule.owner.insert(list.begin(), list.end());
-    else if (kind == "linear") rule.linear = list;
-    else if (kind == "add") rule.add = list;
-    else if (kind == "reduce") rule.reduction = list[0] == "max" ? Reduction::max : list[0] == "min" ? Reduction::min : Reduction::sum;
-    else SHEAF_CHECK(false, "rule '{}': unknown clause '{}'", text, kind);
+    if (kind == "full")
+      rule.full.insert(list.begin(), list.end());
+    else if (kind == "owner")
+      rule.owner.insert(list.begin(), list.end());
+    else if (kind == "linear")
+      rule.linear = list;
+    else if (kind == "add")
+      rule.add = list;
+    else if (kind == "reduce")
+      rule.reduction = list[0] == "max" ? Reduction::max : list[0] == "min" ? Reduction::min : Reduction::sum;
+    else
+      SHEAF_CHECK(false, "rule '{}': unknown clause '{}'", text, kind);
   }
   return rule;
 }
@@ -63,8 +69,7 @@ std::string Rule::print() const {
 }
 
 Rule expanded(const Rule& rule, const std::vector<std::size_t>& in_ndims, std::string_view op) {
-  if (rule.in.size() != in_ndims.size())
-    user_error("{}: takes {} operands, {} were given", op, rule.in.size(), in_ndims.size());
+  if (rule.in.size() != in_ndims.size()) user_error("{}: takes {} operands, {} were given", op, rule.in.size(), in_ndims.size());
   const auto has_dots = [](const Rule::Factors& f) { return std::find(f.begin(), f.end(), "..") != f.end(); };
   std::size_t num_dots = 0, from = rule.in.size();
   for (std::size_t i = 0; i < rule.in.size(); ++i) {
@@ -108,8 +113,8 @@ Extents extents(const Rule& rule, const std::vector<Shape>& in_shapes, std::stri
         seen.push_back({i, d});
       } else if (found->second != in_shapes[i][d]) {
         const Seen& first = seen[static_cast<std::size_t>(found - out.of.begin())];
-        user_error("{}: factor {} is {} in input {} (dim {}) but {} in input {} (dim {})", op, quote(factor), found->second, first.input, first.dim,
-                   in_shapes[i][d], i, d);
+        user_error("{}: factor {} is {} in input {} (dim {}) but {} in input {} (dim {})", op, quote(factor), found->second, first.input,
+                   first.dim, in_shapes[i][d], i, d);
       }
     }
   return out;

@@ -12,8 +12,8 @@ namespace sheaf {
 
 // "b s k, h k -> b s h; linear x w"
 //   operands -> outputs, each a list of factors (index letters, blank between them). `()` is a scalar; `..` stands for any dims, the
-//   same wherever it appears. A factor that an operand has and an output lacks is reduced away in that output: shard it and the output is partial.
-//   Clauses, separated by ';':
+//   same wherever it appears. A factor that an operand has and an output lacks is reduced away in that output: shard it and the output is
+//   partial. Clauses, separated by ';':
 //     full d      must be whole on every rank (softmax row, norm dim)
 //     owner v     an indexed dim: a shard answers only for the indices that it owns, others give 0
 //     linear x w  operands through which a partial may pass, one at a time
@@ -36,7 +36,8 @@ struct Rule {
 // The same rule with `..` replaced by factors "..0", "..1" for these operands. Throws UserError if the numbers of dims do not fit.
 Rule expanded(const Rule& rule, const std::vector<std::size_t>& in_ndims, std::string_view op);
 
-// Extents of all factors, from the operands' shapes. Throws UserError: "matmul: factor 'k' is 8 in input 0 (dim 1) but 6 in input 1 (dim 0)".
+// Extents of all factors, from the operands' shapes. Throws UserError: "matmul: factor 'k' is 8 in input 0 (dim 1) but 6 in input 1 (dim
+// 0)".
 struct Extents {
   std::vector<std::pair<std::string, std::int64_t>> of;    // in order of first appearance
   std::int64_t operator[](std::string_view factor) const;

@@ -5,7 +5,8 @@
 namespace sheaf {
 
 // AdamW (Loshchilov, Hutter 2019), as DeepSpeed's FusedAdam with adam_w_mode; decoupled = false: Adam with L2 (Kingma, Ba 2015).
-// g is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t (both 1: no bias correction). With commit = 0 the outputs are the inputs.
+// g is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t (both 1: no bias correction). With commit = 0 the outputs
+// are the inputs.
 static void adamw_kernel(const Args& a) {
   const at::Tensor &w = a.in[0], &m = a.in[1], &v = a.in[2];
   const at::Tensor commit = a.in[5].gt(0), lr = a.in[6], beta1 = a.in[7], beta2 = a.in[8], bias1 = a.in[9], bias2 = a.in[10];

@@ -32,10 +32,10 @@ static void attention_kernel(const Args& a) {
   const AttentionDims n{q.size(2), q.size(3), q.size(1), k.size(1)};
   const auto dtype = attention_dtype(q);
   for (std::int64_t row = 0; row < q.size(0); ++row) {
-    const at::Tensor scores = masked_scores(heads_first(q.select(0, row), dtype), k.select(0, row), optional(3, row), optional(4, row), a.attrs, n);
+    const at::Tensor scores =
+        masked_scores(heads_first(q.select(0, row), dtype), k.select(0, row), optional(3, row), optional(4, row), a.attrs, n);
     at::Tensor lse = at::logsumexp(scores, {-1}, true);    // [hk, r s, 1]
-    if (a.in[5].defined())
-      lse = at::logaddexp(lse.view({n.hk, n.r, n.s, 1}), a.in[5].to(dtype).view({n.hk, n.r, 1, 1})).view(lse.sizes());
+    if (a.in[5].defined()) lse = at::logaddexp(lse.view({n.hk, n.r, n.s, 1}), a.in[5].to(dtype).view({n.hk, n.r, 1, 1})).view(lse.sizes());
     heads_last(at::bmm(scores.sub(lse).exp_(), v.select(0, row).permute({1, 0, 2}).to(dtype)), a.out[0].select(0, row));
     a.out[1].select(0, row).copy_(lse.view({n.hk, n.r, n.s}).permute({2, 0, 1}));
   }
@@ -43,15 +43,16 @@ static void attention_kernel(const Args& a) {
 
 // Consecutive heads: kv head j serves query heads [j r, (j + 1) r), here the dim r. A sink is one more logit whose value is 0.
 OpDef attention() {
-  return {.doc = "o = softmax(scale q k^T + mask) v and its log-sum-exp lse; window > 0: u > s - window; doc: inside a document; sinks: one more logit per head",
+  return {.doc =
+              "o = softmax(scale q k^T + mask) v and its log-sum-exp lse; window > 0: u > s - window; doc: inside a document; sinks: one "
+              "more logit per head",
           .rule_of = [](const Attrs&, const Types& in) { return attention_rule(in, false); },
-          .dtype =
-              [](const Attrs&, const Types& in, std::size_t i) { return i == 1 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
+          .dtype = [](const Attrs&, const Types& in,
+                      std::size_t i) { return i == 1 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
           .flops = attention_flops,
-          .grad =
-              [](const Grad& g) -> Values {
-            const Results d = g.b.attention_grad(g.x(0), g.x(1), g.x(2), g.out[0], g.out[1], g.dy(), g.x(3), g.x(4), g.x(5), g.attrs.flag("causal"),
-                                                 g.attrs.number("scale"), g.attrs.integer("window"));
+          .grad = [](const Grad& g) -> Values {
+            const Results d = g.b.attention_grad(g.x(0), g.x(1), g.x(2), g.out[0], g.out[1], g.dy(), g.x(3), g.x(4), g.x(5),
+                                                 g.attrs.flag("causal"), g.attrs.number("scale"), g.attrs.integer("window"));
             return {d[0], d[1], d[2], {}, {}, g.x(5) ? d[3] : Value{}};
           },
           .grad_outputs = 1,

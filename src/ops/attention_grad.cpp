@@ -33,8 +33,8 @@ static void attention_grad_kernel(const Args& a) {
 OpDef attention_grad() {
   return {.doc = "gradients of attention: dq, dk, dv, and dsinks where there are sinks (Dao 2023)",
           .rule_of = [](const Attrs&, const Types& in) { return attention_rule(in, true); },
-          .dtype =
-              [](const Attrs&, const Types& in, std::size_t i) { return i == 3 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
+          .dtype = [](const Attrs&, const Types& in,
+                      std::size_t i) { return i == 3 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
           .flops = [](const Attrs& attrs, const Types& in) { return 2.5 * attention_flops(attrs, in); },
           .kernel = attention_grad_kernel,
           .cases = {{.dims = {{"b", {2}}, {"s", {5}}, {"u", {5}}, {"hk", {3}}, {"r", {2}}, {"d", {4}}, {"e", {3}}},

@@ -23,12 +23,13 @@ inline void heads_last(const at::Tensor& x, const at::Tensor& out) {
 }
 
 // scale q k^T with -inf where a query may not look: [hk, r s, u]. k is [u hk d]. doc_q[s], doc_k[u] may be undefined.
-inline at::Tensor masked_scores(const at::Tensor& q_hd, const at::Tensor& k, const at::Tensor& doc_q, const at::Tensor& doc_k, const Attrs& attrs,
-                                const AttentionDims& n) {
+inline at::Tensor masked_scores(const at::Tensor& q_hd, const at::Tensor& k, const at::Tensor& doc_q, const at::Tensor& doc_k,
+                                const Attrs& attrs, const AttentionDims& n) {
   at::Tensor scores = at::bmm(q_hd, k.permute({1, 2, 0}).to(q_hd.scalar_type())).mul_(attrs.number("scale"));
   at::Tensor hidden;    // [s, u]
   const auto hide = [&](const at::Tensor& where) { hidden = hidden.defined() ? hidden.logical_or(where) : where; };
-  const at::Tensor i = at::arange(n.s, k.options().dtype(at::kLong)).unsqueeze(1), j = at::arange(n.u, k.options().dtype(at::kLong)).unsqueeze(0);
+  const at::Tensor i = at::arange(n.s, k.options().dtype(at::kLong)).unsqueeze(1),
+                   j = at::arange(n.u, k.options().dtype(at::kLong)).unsqueeze(0);
   if (attrs.flag("causal")) hide(j.gt(i));
   if (attrs.integer("window") > 0) hide(j.le(i.sub(attrs.integer("window"))));
   if (doc_q.defined()) hide(doc_q.unsqueeze(1).ne(doc_k.unsqueeze(0)));

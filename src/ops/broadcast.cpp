@@ -12,10 +12,11 @@ namespace sheaf {
 OpDef broadcast() {
   return {.doc = "x repeated over the dims of `like` that it lacks",
           .rule_of = [](const Attrs& attrs, const Types&) { return attrs.text("rule") + "; linear x"; },
-          .grad =
-              [](const Grad& g) -> Values {
+          .grad = [](const Grad& g) -> Values {
             const Rule rule = Rule::parse(g.attrs.text("rule"));
-            return {g.b.einsum(g.dy(), Value{}, join(rule.out[0], " ") + " -> " + (rule.in[0].empty() ? "()" : join(rule.in[0], " ")), g.dtype_for(0)), {}};
+            return {g.b.einsum(g.dy(), Value{}, join(rule.out[0], " ") + " -> " + (rule.in[0].empty() ? "()" : join(rule.in[0], " ")),
+                               g.dtype_for(0)),
+                    {}};
           },
           .no_gradient = "like: only its extents are read",
           .kernel =
@@ -23,7 +24,8 @@ OpDef broadcast() {
                 const Rule rule = Rule::parse(a.attrs.text("rule"));
                 at::Tensor x = a.in[0];
                 for (std::size_t d = 0; d < rule.out[0].size(); ++d)
-                  if (std::find(rule.in[0].begin(), rule.in[0].end(), rule.out[0][d]) == rule.in[0].end()) x = x.unsqueeze(static_cast<std::int64_t>(d));
+                  if (std::find(rule.in[0].begin(), rule.in[0].end(), rule.out[0][d]) == rule.in[0].end())
+                    x = x.unsqueeze(static_cast<std::int64_t>(d));
                 a.out[0].copy_(x.expand_as(a.out[0]));
               },
           .exact = true,

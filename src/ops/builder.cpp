@@ -20,14 +20,15 @@ Value Builder::input(std::string name, DType dtype, Shape shape) {
 }
 
 Value Builder::parameter(const std::string& name, Shape shape, const std::string& init, double std) {
-  const Value master =
-      graph_.declare(ValueKind::state, name, {DType::fp32, shape, {}}, {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(true)}});
+  const Value master = graph_.declare(ValueKind::state, name, {DType::fp32, shape, {}},
+                                      {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(true)}});
   if (compute_ == DType::fp32) return master;
   return graph_.declare(ValueKind::state, name + ".c", {compute_, std::move(shape), {}}, {{"of", Text(name)}});
 }
 
 Value Builder::constant(std::string name, DType dtype, Shape shape, std::vector<double> data) {
-  SHEAF_CHECK(static_cast<std::int64_t>(data.size()) == num_elements(shape), "constant '{}' has {} numbers for {} elements", name, data.size(), num_elements(shape));
+  SHEAF_CHECK(static_cast<std::int64_t>(data.size()) == num_elements(shape), "constant '{}' has {} numbers for {} elements", name,
+              data.size(), num_elements(shape));
   if (const Value known = graph_.find(name)) {
     SHEAF_CHECK(graph_[known].data == data, "constant '{}' is declared with two values", name);
     return known;

@@ -15,7 +15,8 @@ struct Results : Values {
 
 class Builder {
  public:
-  explicit Builder(Graph& graph, Segment segment = Segment::first, DType compute = DType::fp32) : graph_(graph), segment_(segment), compute_(compute) {}
+  explicit Builder(Graph& graph, Segment segment = Segment::first, DType compute = DType::fp32)
+      : graph_(graph), segment_(segment), compute_(compute) {}
 
   Graph& graph() { return graph_; }
   const Type& type(Value v) const { return graph_.type(v); }
@@ -42,10 +43,11 @@ class Builder {
 
   // ---- ops
   Results call(const OpDef& op, Values in, Attrs attrs, std::string note = {});
-#define OP(name, operands, attributes) \
-  Results name(SHEAF_EACH(SHEAF_OPERAND_PARAM, SHEAF_UNWRAP operands) SHEAF_EACH(SHEAF_ATTR_PARAM, SHEAF_UNWRAP attributes) std::string note = {}) { \
-    return call(op(OpId::name), {SHEAF_EACH(SHEAF_OPERAND_ARG, SHEAF_UNWRAP operands)}, {SHEAF_EACH(SHEAF_ATTR_ARG, SHEAF_UNWRAP attributes)}, \
-                std::move(note)); \
+#define OP(name, operands, attributes)                                                                                      \
+  Results name(SHEAF_EACH(SHEAF_OPERAND_PARAM, SHEAF_UNWRAP operands) SHEAF_EACH(SHEAF_ATTR_PARAM, SHEAF_UNWRAP attributes) \
+                   std::string note = {}) {                                                                                 \
+    return call(op(OpId::name), {SHEAF_EACH(SHEAF_OPERAND_ARG, SHEAF_UNWRAP operands)},                                     \
+                {SHEAF_EACH(SHEAF_ATTR_ARG, SHEAF_UNWRAP attributes)}, std::move(note));                                    \
   }
 #define OP_N(name, operands, attributes) \
   Results name(Values operands_, std::string note = {}) { return call(op(OpId::name), std::move(operands_), {}, std::move(note)); }
@@ -53,7 +55,9 @@ class Builder {
 #undef OP
 #undef OP_N
   // The order that reads well: einsum("b s k, h k -> b s h", x, w).
-  Value einsum(Text rule, Value x, Value y = {}, std::string note = {}) { return einsum(x, y, std::move(rule), Text("same"), std::move(note)); }
+  Value einsum(Text rule, Value x, Value y = {}, std::string note = {}) {
+    return einsum(x, y, std::move(rule), Text("same"), std::move(note));
+  }
 
  private:
   Graph& graph_;

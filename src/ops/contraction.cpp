@@ -22,8 +22,10 @@ std::optional<at::Tensor> grouped(const at::Tensor& t, const Factors& factors, s
     for (std::size_t i = group->size(); i-- > 0;) {
       const std::int64_t d = dim_of(factors, (*group)[i]);
       if (t.size(d) == 1) continue;
-      if (size == 1) stride = t.stride(d);
-      else if (t.stride(d) != stride * size) return std::nullopt;
+      if (size == 1)
+        stride = t.stride(d);
+      else if (t.stride(d) != stride * size)
+        return std::nullopt;
       size *= t.size(d);
     }
     sizes.push_back(size), strides.push_back(size == 1 ? 1 : stride);
@@ -48,8 +50,10 @@ Contraction contraction(const Rule& rule) {
   for (const std::string& f : c.out) (contains(x, f) ? contains(y, f) ? c.batch : c.m : c.n).push_back(f);
   const auto keep = [&](const Factors& from, const Factors& other, Factors& kept, Dims& summed) {
     for (std::size_t d = 0; d < from.size(); ++d)
-      if (contains(c.out, from[d]) || contains(other, from[d])) kept.push_back(from[d]);
-      else summed.push_back(static_cast<std::int64_t>(d));
+      if (contains(c.out, from[d]) || contains(other, from[d]))
+        kept.push_back(from[d]);
+      else
+        summed.push_back(static_cast<std::int64_t>(d));
   };
   keep(x, y, c.x, c.x_only);
   keep(y, x, c.y, c.y_only);

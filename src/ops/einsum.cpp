@@ -26,10 +26,13 @@ std::string text(const Factors& factors) { return factors.empty() ? "()" : join(
 void multiply(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out_given) {
   at::Tensor out = out_given;
   if (!c.k.empty())
-    multiply_matrices(c, x, y, out, x.scalar_type(),
-                      [](at::Tensor& o, const at::Tensor& a, const at::Tensor& b) { a.dim() == 3 ? at::bmm_out(o, a, b) : at::mm_out(o, a, b); });
-  else if (out.scalar_type() == x.scalar_type()) at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
-  else out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
+    multiply_matrices(c, x, y, out, x.scalar_type(), [](at::Tensor& o, const at::Tensor& a, const at::Tensor& b) {
+      a.dim() == 3 ? at::bmm_out(o, a, b) : at::mm_out(o, a, b);
+    });
+  else if (out.scalar_type() == x.scalar_type())
+    at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
+  else
+    out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
 }
 
 void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given) {
@@ -37,10 +40,14 @@ void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given
   Factors kept;
   Dims summed;
   for (std::size_t d = 0; d < rule.in[0].size(); ++d)
-    if (has(rule.out[0], rule.in[0][d])) kept.push_back(rule.in[0][d]);
-    else summed.push_back(static_cast<std::int64_t>(d));
-  if (!summed.empty() && kept == rule.out[0]) at::sum_out(out, x, summed, false, out.scalar_type());
-  else out.copy_(aligned(summed.empty() ? x : at::sum(x, summed, false, out.scalar_type()), kept, rule.out[0]));
+    if (has(rule.out[0], rule.in[0][d]))
+      kept.push_back(rule.in[0][d]);
+    else
+      summed.push_back(static_cast<std::int64_t>(d));
+  if (!summed.empty() && kept == rule.out[0])
+    at::sum_out(out, x, summed, false, out.scalar_type());
+  else
+    out.copy_(aligned(summed.empty() ? x : at::sum(x, summed, false, out.scalar_type()), kept, rule.out[0]));
 }
 
 void einsum_kernel(const Args& a) {
@@ -67,10 +74,14 @@ Value gradient_of(const Grad& g, std::size_t i) {
   for (const std::string& f : target)
     if (has(rule.out[0], f) || has(other, f)) reachable.push_back(f);
   Value d;
-  if (binary && i == 0) d = g.b.einsum(g.dy(), g.in[1], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
-  else if (binary) d = g.b.einsum(g.dy(), g.in[0], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
-  else if (reachable == rule.out[0]) d = g.dy();
-  else d = g.b.einsum(g.dy(), Value{}, text(rule.out[0]) + " -> " + text(reachable), g.dtype_for(i));
+  if (binary && i == 0)
+    d = g.b.einsum(g.dy(), g.in[1], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
+  else if (binary)
+    d = g.b.einsum(g.dy(), g.in[0], text(rule.out[0]) + ", " + text(other) + " -> " + text(reachable), g.dtype_for(i));
+  else if (reachable == rule.out[0])
+    d = g.dy();
+  else
+    d = g.b.einsum(g.dy(), Value{}, text(rule.out[0]) + " -> " + text(reachable), g.dtype_for(i));
   if (reachable == target) return d;
   return g.b.broadcast(d, g.in[i], text(reachable) + ", " + text(target) + " -> " + text(target));
 }
@@ -93,10 +104,12 @@ Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> di
 
 OpDef einsum() {
   return {.doc = "sum of products over the factors that the output lacks; dtype: of the result, `same` as x",
-          .rule_of =
-              [](const Attrs& attrs, const Types& in) { return attrs.text("rule") + (in.size() > 1 && in[1] ? "; linear x y" : "; linear x"); },
+          .rule_of = [](const Attrs& attrs,
+                        const Types& in) { return attrs.text("rule") + (in.size() > 1 && in[1] ? "; linear x y" : "; linear x"); },
           .dtype = einsum_dtype,
-          .grad = [](const Grad& g) -> Values { return {gradient_of(g, 0), g.in[1] ? gradient_of(g, 1) : Value{}}; },
+          .grad = [](const Grad& g) -> Values {
+            return {gradient_of(g, 0), g.in[1] ? gradient_of(g, 1) : Value{}};
+          },
           .kernel = einsum_kernel,
           .exact = true,
           .cases = {einsum_case("b s k, h r d k -> b s h r d", {{"b", {2}}, {"s", {3}}, {"k", {5}}, {"h", {2}}, {"r", {3}}, {"d", {2}}}),

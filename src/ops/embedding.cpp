@@ -10,7 +10,9 @@ OpDef embedding() {
   return {.doc = "y[.., k] = table[ids[..], k]; the row padding_id (-1: none) gets no gradient",
           .rule = "v k, .. -> .. k; owner v; linear table",
           .flops = [](const Attrs&, const Types&) { return 0.0; },
-          .grad = [](const Grad& g) -> Values { return {g.b.embedding_grad(g.dy(), g.x(1), g.x(0), g.attrs.integer("padding_id")), {}}; },
+          .grad = [](const Grad& g) -> Values {
+            return {g.b.embedding_grad(g.dy(), g.x(1), g.x(0), g.attrs.integer("padding_id")), {}};
+          },
           .kernel =
               [](const Args& a) {
                 if (a.out[0].numel() == 0) return;

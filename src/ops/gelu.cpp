@@ -11,7 +11,8 @@ OpDef gelu() {
           .grad = [](const Grad& g) -> Values { return {g.b.gelu_grad(g.x(), g.dy(), g.attrs.flag("tanh"))}; },
           .kernel = [](const Args& a) { at::gelu_out(a.out[0], a.in[0], a.attrs.flag("tanh") ? "tanh" : "none"); },
           .in_place = true,
-          .cases = {{.dims = {{"..", {3, 5}}}, .domain = {Real}, .attrs = {{"tanh", true}}}, {.dims = {{"..", {3, 5}}}, .domain = {Real}, .attrs = {{"tanh", false}}}}};
+          .cases = {{.dims = {{"..", {3, 5}}}, .domain = {Real}, .attrs = {{"tanh", true}}},
+                    {.dims = {{"..", {3, 5}}}, .domain = {Real}, .attrs = {{"tanh", false}}}}};
 }
 
 }    // namespace sheaf

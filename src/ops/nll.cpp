@@ -8,8 +8,7 @@ namespace sheaf {
 OpDef nll() {
   return {.doc = "m + log s - p where the label is >= 0, else 0: negative log-likelihood of a token, in nats",
           .rule = ".., .., .., .. -> ..",
-          .grad =
-              [](const Grad& g) -> Values {
+          .grad = [](const Grad& g) -> Values {
             const Results d = g.b.nll_grad(g.x(0), g.x(1), g.x(2), g.x(3), g.dy());
             return {d[0], d[1], d[2], {}};
           },

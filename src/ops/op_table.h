@@ -11,7 +11,7 @@ enum class OpId {
 #undef OP_N
 };
 
-const OpTable& all_ops();      // in the order of op_list.inc
+const OpTable& all_ops();    // in the order of op_list.inc
 const OpDef& op(OpId id);
 const OpDef& op(std::string_view name);    // throws UserError
 

@@ -9,7 +9,9 @@ namespace sheaf {
 OpDef pick() {
   return {.doc = "y[..] = x[.., labels[..]], 0 where the label is < 0",
           .rule = ".. v, .. -> ..; owner v; linear x",
-          .grad = [](const Grad& g) -> Values { return {g.b.pick_grad(g.dy(), g.x(1), g.x(0)), {}}; },
+          .grad = [](const Grad& g) -> Values {
+            return {g.b.pick_grad(g.dy(), g.x(1), g.x(0)), {}};
+          },
           .kernel =
               [](const Args& a) {
                 const std::int64_t n = a.in[0].size(-1);

@@ -10,7 +10,8 @@ namespace sheaf {
 OpDef rms_norm_grad() {
   return {.doc = "gradients of rms_norm: dx, dw",
           .rule = ".. d, d, .. d -> .. d, d; full d; linear dy",
-          .dtype = [](const Attrs&, const Types& in, std::size_t i) { return i == 1 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
+          .dtype = [](const Attrs&, const Types& in,
+                      std::size_t i) { return i == 1 && size_bytes(in[0]->dtype) == 2 ? DType::fp32 : in[0]->dtype; },
           .flops = [](const Attrs&, const Types& in) { return 10.0 * static_cast<double>(num_elements(in[0]->shape)); },
           .kernel =
               [](const Args& a) {

@@ -10,7 +10,9 @@ OpDef rotate() {
   return {.doc = "rotates pairs of the first 2j channels of x by the angles of cos, sin[b, s, j] (Su et al. 2021)",
           .rule = "b s .. d, b s j, b s j -> b s .. d; full d j; linear x",
           .flops = [](const Attrs&, const Types& in) { return 3.0 * static_cast<double>(num_elements(in[0]->shape)); },
-          .grad = [](const Grad& g) -> Values { return {g.b.rotate(g.dy(), g.x(1), g.x(2), g.attrs.flag("interleaved"), !g.attrs.flag("inverse")), {}, {}}; },
+          .grad = [](const Grad& g) -> Values {
+            return {g.b.rotate(g.dy(), g.x(1), g.x(2), g.attrs.flag("interleaved"), !g.attrs.flag("inverse")), {}, {}};
+          },
           .no_gradient = "cos, sin: data",
           .kernel =
               [](const Args& a) {

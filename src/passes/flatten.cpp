@@ -1,5 +1,5 @@
-// flatten: a run of equal elementwise nodes in the epilogue becomes one node over flat storage: the norm, the clipping, AdamW and the rewrite
-// of derived states are one kernel per group of states (same dtype and attributes), never one per tensor.
+// flatten: a run of equal elementwise nodes in the epilogue becomes one node over flat storage: the norm, the clipping, AdamW and the
+// rewrite of derived states are one kernel per group of states (same dtype and attributes), never one per tensor.
 //
 //   %1 = sumsq @a.grad                                  %1 = pack @a.grad, @b.grad
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
@@ -43,8 +43,10 @@ class Flatten {
       std::size_t end = begin + 1;
       if (can_join(nodes[begin]) && !is_scalar(nodes[begin]))
         while (end < nodes.size() && continues(nodes[begin], nodes[end])) ++end;
-      if (end - begin > 1) join({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
-      else keep(nodes[begin]);
+      if (end - begin > 1)
+        join({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
+      else
+        keep(nodes[begin]);
       begin = end;
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);

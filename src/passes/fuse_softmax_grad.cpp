@@ -23,7 +23,11 @@ Graph fuse_softmax_grad(Graph graph, const Options&) {
       for (const auto& [x, y] : {std::pair(node.in[0], node.in[1]), std::pair(node.in[1], node.in[0])}) {
         const Node *exp = made_by(x, "exp_weighted"), *pick = made_by(y, "pick_grad");
         if (!exp || !pick || exp->in[0] != pick->in[2]) continue;
-        node = {&op(OpId::softmax_grad), {exp->in[0], exp->in[1], exp->in[2], pick->in[0], pick->in[1]}, node.out, {}, "exp_weighted + pick_grad"};
+        node = {&op(OpId::softmax_grad),
+                {exp->in[0], exp->in[1], exp->in[2], pick->in[0], pick->in[1]},
+                node.out,
+                {},
+                "exp_weighted + pick_grad"};
         break;
       }
     }

@@ -27,7 +27,8 @@ Graph optimize(Graph graph, const Options& options) {
   for (const Value g : gradients) squares.push_back(b.sumsq(g));
   const Value norm = b.square_root(b.add_n(squares));
   const Value factor = b.clip_factor(norm, options.clip), commit = b.finite(norm, loss);
-  const Value lr = b.argument("lr"), beta1 = b.argument("beta1"), beta2 = b.argument("beta2"), bias1 = b.argument("bias1"), bias2 = b.argument("bias2");
+  const Value lr = b.argument("lr"), beta1 = b.argument("beta1"), beta2 = b.argument("beta2"), bias1 = b.argument("bias1"),
+              bias2 = b.argument("bias2");
 
   struct Update {
     Value target, value;

@@ -45,8 +45,8 @@ Graph remove_dead(Graph graph, const Options& options);
 const std::vector<Pass>& training_passes();
 const Pass& find_pass(std::string_view name);    // throws UserError naming the nearest
 
-// Runs a list of passes: times each, verifies its result, hands the graph to `dump`. An error of ours says "in pass NAME" and where the pass's
-// input was written, which `sheaf opt FILE --pass NAME` runs again.
+// Runs a list of passes: times each, verifies its result, hands the graph to `dump`. An error of ours says "in pass NAME" and where the
+// pass's input was written, which `sheaf opt FILE --pass NAME` runs again.
 struct PassTime {
   std::string_view name;
   double seconds;

@@ -73,7 +73,8 @@ class Planner {
       std::int64_t offset = 0;
       for (const Value member : event.node->in) {
         const std::size_t m = id(member);
-        SHEAF_CHECK(root_[m] == m && buffers_[m].persistent == persistent, "plan_memory: {} cannot be stored in a pack", name_of(graph_, member));
+        SHEAF_CHECK(root_[m] == m && buffers_[m].persistent == persistent, "plan_memory: {} cannot be stored in a pack",
+                    name_of(graph_, member));
         root_[m] = pack, shift_[m] = offset;
         offset += packed_extent(num_elements(graph_.type(member).shape)) * size_bytes(graph_.type(member).dtype);
       }
@@ -104,13 +105,16 @@ class Planner {
       const std::size_t target = id(event.node->in[0]), value = id(event.node->in[1]);
       const int def = defined_[value];
       if (def < 0 || root_[value] != value || buffers_[value].persistent || is_pack_.contains(value)) continue;
-      if (graph_.values[target].type.dtype != graph_.values[value].type.dtype || events_[static_cast<std::size_t>(def)].segment != event.segment) continue;
+      if (graph_.values[target].type.dtype != graph_.values[value].type.dtype ||
+          events_[static_cast<std::size_t>(def)].segment != event.segment)
+        continue;
       const std::size_t buffer = root(target);
       if (!buffers_[buffer].persistent) continue;
       const Node& producer = *events_[static_cast<std::size_t>(def)].node;
       bool free = producer.op->kernel != nullptr;
       for (const std::size_t resident : lying_in[buffer]) {
-        if (shift(resident) + buffers_[resident].bytes <= shift(target) || shift(target) + buffers_[target].bytes <= shift(resident)) continue;
+        if (shift(resident) + buffers_[resident].bytes <= shift(target) || shift(target) + buffers_[target].bytes <= shift(resident))
+          continue;
         for (const int use : uses_[resident]) {
           const Event& reader = events_[static_cast<std::size_t>(use)];
           if (reader.segment != event.segment || use < def || use == t || reader.node->op->name == "pack") continue;
@@ -138,7 +142,9 @@ class Planner {
         if (!node.in[o]) continue;
         const std::size_t out = id(node.out[o]), in = id(node.in[o]);
         if (root_[out] != out || buffers_[root(in)].persistent || is_pack_.contains(root(in)) || is_pack_.contains(out)) continue;
-        if (graph_.values[in].type.bytes() != graph_.values[out].type.bytes() || graph_.values[in].type.dtype != graph_.values[out].type.dtype) continue;
+        if (graph_.values[in].type.bytes() != graph_.values[out].type.bytes() ||
+            graph_.values[in].type.dtype != graph_.values[out].type.dtype)
+          continue;
         if (std::count(node.in.begin(), node.in.end(), node.in[o]) > 1) continue;
         // What an earlier segment defined, a second run of this body would read again.
         const Segment here = events_[static_cast<std::size_t>(t)].segment;
@@ -189,14 +195,19 @@ class Planner {
       const ValueInfo& info = graph_.values[v];
       if (info.kind == ValueKind::result) continue;
       const std::int64_t bytes = info.type.bytes();
-      if (info.kind == ValueKind::carried) plan.held.gradients += bytes;
-      else if (info.kind == ValueKind::state && (info.name.ends_with(".m") || info.name.ends_with(".v"))) plan.held.optimizer += bytes;
-      else if (info.kind == ValueKind::state && !is_metric(info)) plan.held.parameters += bytes;
-      else plan.held.other += bytes;
+      if (info.kind == ValueKind::carried)
+        plan.held.gradients += bytes;
+      else if (info.kind == ValueKind::state && (info.name.ends_with(".m") || info.name.ends_with(".v")))
+        plan.held.optimizer += bytes;
+      else if (info.kind == ValueKind::state && !is_metric(info))
+        plan.held.parameters += bytes;
+      else
+        plan.held.other += bytes;
     }
     plan.persistent_bytes = aligned(offset);
     for (std::size_t v = 0; v < root_.size(); ++v)
-      if (buffers_[root(v)].persistent && graph_.values[v].kind != ValueKind::gone) plan.places[v] = {Block::persistent, plan.places[root(v)].offset + shift(v)};
+      if (buffers_[root(v)].persistent && graph_.values[v].kind != ValueKind::gone)
+        plan.places[v] = {Block::persistent, plan.places[root(v)].offset + shift(v)};
   }
 
   void place_arena(MemoryPlan& plan, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
@@ -237,7 +248,8 @@ class Planner {
         offset = std::max(offset, other.offset + other.bytes);
       }
       item.offset = offset;
-      placed.insert(std::upper_bound(placed.begin(), placed.end(), offset, [&](std::int64_t o, std::size_t p) { return o < items[p].offset; }), i);
+      placed.insert(
+          std::upper_bound(placed.begin(), placed.end(), offset, [&](std::int64_t o, std::size_t p) { return o < items[p].offset; }), i);
       plan.arena_bytes = std::max(plan.arena_bytes, offset + item.bytes);
     }
     for (std::size_t v = 0; v < root_.size(); ++v)
@@ -263,6 +275,8 @@ class Planner {
 
 }    // namespace
 
-MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) { return Planner(graph).run(scratch); }
+MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
+  return Planner(graph).run(scratch);
+}
 
 }    // namespace sheaf

@@ -17,8 +17,8 @@ struct NodeMemory {
 };
 
 struct MemoryPlan {
-  std::vector<Place> places;                                           // by Value::id
-  std::array<std::vector<NodeMemory>, kSegments.size()> nodes;         // as graph.segments
+  std::vector<Place> places;                                      // by Value::id
+  std::array<std::vector<NodeMemory>, kSegments.size()> nodes;    // as graph.segments
   std::int64_t persistent_bytes = 0, arena_bytes = 0;
   // What the persistent block holds, in bytes, by kind of value.
   struct {
@@ -26,8 +26,8 @@ struct MemoryPlan {
   } held;
 };
 
-// scratch: bytes per node, as graph.segments. Arguments lie first in the persistent block and metrics after them, each without gaps, in order of declaration:
-// one copy each way a step. `set` and in-place ops share storage where no reader of the old content remains.
+// scratch: bytes per node, as graph.segments. Arguments lie first in the persistent block and metrics after them, each without gaps, in
+// order of declaration: one copy each way a step. `set` and in-place ops share storage where no reader of the old content remains.
 MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
 
 // L5: no two values that are live at the same time overlap, but for those that may share. Throws InternalError naming both.

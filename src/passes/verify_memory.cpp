@@ -62,8 +62,8 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
   for (const Live& newer : arena) {
     std::erase_if(current, [&](const Live& l) { return l.to < newer.from; });
     for (const Live& older : current)
-      SHEAF_CHECK(older.end <= newer.begin || newer.end <= older.begin || may_overlap(older, newer, at), "{} and {} are live together and overlap", name_of(graph, older.v),
-                  name_of(graph, newer.v));
+      SHEAF_CHECK(older.end <= newer.begin || newer.end <= older.begin || may_overlap(older, newer, at),
+                  "{} and {} are live together and overlap", name_of(graph, older.v), name_of(graph, newer.v));
     current.push_back(newer);
   }
   for (std::size_t i = 0; i < graph.values.size(); ++i)

@@ -31,8 +31,10 @@ struct Call {
   std::string_view kernel() const { return row ? row->name : "aten"; }
   void launch() {
     const Args args{in, out, node->attrs};
-    if (row) row->launch(args);
-    else if (node->op->kernel) node->op->kernel(args);
+    if (row)
+      row->launch(args);
+    else if (node->op->kernel)
+      node->op->kernel(args);
     for (at::Tensor& gap : gaps) gap.zero_();
   }
 };
@@ -62,11 +64,11 @@ struct Executor::Impl {
   ExecutorOptions options;
   MemoryPlan memory;
   std::array<std::vector<Call>, kSegments.size()> calls;
-  at::Tensor persistent, arena;    // bytes
-  std::vector<at::Tensor> views;   // by Value::id
+  at::Tensor persistent, arena;     // bytes
+  std::vector<at::Tensor> views;    // by Value::id
   std::int64_t num_micro_batches = 1;
-  at::Tensor slots;                // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
-  at::Tensor micro_batches;        // host: the argument micro_batch of each, never changed while a copy may be under way
+  at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
+  at::Tensor micro_batches;    // host: the argument micro_batch of each, never changed while a copy may be under way
   char* slot(std::size_t index) const { return static_cast<char*>(slots.data_ptr()) + index * kSlotBytes; }
   at::Tensor host_bytes(std::int64_t bytes) const {
     return at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(options.device == DeviceKind::cuda));
@@ -92,7 +94,8 @@ void check_device(DeviceKind device) {
 #ifndef SHEAF_CUDA
   user_error("device 'cuda': this is the CPU build of sheaf; `make cuda` builds the other one");
 #else
-  if (!at::globalContext().hasCUDA()) user_error("device 'cuda': no usable NVIDIA GPU is present (see nvidia-smi); `--device cpu` runs without one");
+  if (!at::globalContext().hasCUDA())
+    user_error("device 'cuda': no usable NVIDIA GPU is present (see nvidia-smi); `--device cpu` runs without one");
 #endif
 }
 
@@ -138,12 +141,15 @@ void Executor::Impl::allocate() {
     persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
     // LibTorch's CUDA hook knows its blocks by address and takes no second one at the same: a slot at the start of the arena would free it.
     constexpr std::int64_t kHead = 256;
-    arena = at::empty({kHead + std::max<std::int64_t>(1, memory.arena_bytes)}, bytes).narrow(0, kHead, std::max<std::int64_t>(1, memory.arena_bytes));
+    arena = at::empty({kHead + std::max<std::int64_t>(1, memory.arena_bytes)}, bytes)
+                .narrow(0, kHead, std::max<std::int64_t>(1, memory.arena_bytes));
     if (options.poison) arena.fill_(0xff);
   } catch (const std::exception& error) {
     const std::string what = error.what();
-    user_error("the plan does not fit on {}: {} for states and inputs, {} for a step; lower train_micro_batch_size_per_gpu or data.seq_len\n{}", name(options.device),
-               human_bytes(static_cast<double>(memory.persistent_bytes)), human_bytes(static_cast<double>(memory.arena_bytes)), what.substr(0, what.find('\n')));
+    user_error(
+        "the plan does not fit on {}: {} for states and inputs, {} for a step; lower train_micro_batch_size_per_gpu or data.seq_len\n{}",
+        name(options.device), human_bytes(static_cast<double>(memory.persistent_bytes)),
+        human_bytes(static_cast<double>(memory.arena_bytes)), what.substr(0, what.find('\n')));
   }
 }
 
@@ -154,7 +160,8 @@ void Executor::Impl::bind() {
     if (place.offset < 0) continue;
     const Type& type = graph.values[i].type;
     char* base = static_cast<char*>((place.block == Block::persistent ? persistent : arena).data_ptr());
-    views[i] = at::from_blob(base + place.offset, type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+    views[i] =
+        at::from_blob(base + place.offset, type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {
@@ -215,7 +222,8 @@ void Executor::Impl::run(Segment segment) {
         call.launch();
       } catch (const std::exception& error) {
         const std::string what = error.what();
-        SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(), what.substr(0, what.find('\n')));
+        SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(),
+                    what.substr(0, what.find('\n')));
       }
       SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
     }
@@ -251,14 +259,16 @@ std::int64_t Executor::num_micro_batches() const { return impl_->num_micro_batch
 void Executor::write(Value v, const void* from, std::int64_t bytes) {
   const c10::InferenceMode no_tape;
   at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
-  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were given", name_of(impl_->graph, v), impl_->graph.type(v).bytes(), bytes);
+  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were given", name_of(impl_->graph, v),
+              impl_->graph.type(v).bytes(), bytes);
   view.copy_(at::from_blob(const_cast<void*>(from), view.sizes(), view.options().device(at::kCPU)));
 }
 
 void Executor::read(Value v, void* to, std::int64_t bytes) const {
   const c10::InferenceMode no_tape;
   const at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
-  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v), impl_->graph.type(v).bytes(), bytes);
+  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v),
+              impl_->graph.type(v).bytes(), bytes);
   at::from_blob(to, view.sizes(), view.options().device(at::kCPU)).copy_(view);
 }
 
@@ -279,7 +289,8 @@ void Executor::run_step() {
   };
   const auto micro = m.argument_slot.find("micro_batch");
   const auto set_micro_batch = [&](std::int64_t index) {
-    if (micro != m.argument_slot.end()) m.slot_block(micro->second, 1).copy_(m.micro_batches.narrow(0, index * kSlotBytes, kSlotBytes), true);
+    if (micro != m.argument_slot.end())
+      m.slot_block(micro->second, 1).copy_(m.micro_batches.narrow(0, index * kSlotBytes, kSlotBytes), true);
   };
   const std::size_t arguments = m.argument_slot.size(), metrics = m.metric_slot.size();
   if (micro != m.argument_slot.end()) encode(0, DType::i32, m.slot(micro->second));
@@ -320,7 +331,8 @@ std::string Executor::describe() const {
       std::vector<std::string> out;
       for (const Value v : call.node->out) {
         const Place& p = impl_->memory.places[static_cast<std::size_t>(v.id)];
-        out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}), p.block == Block::persistent ? "state+" : "arena+", p.offset));
+        out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}),
+                                  p.block == Block::persistent ? "state+" : "arena+", p.offset));
       }
       rows.push_back({std::string(name(s)), std::string(call.node->op->name), std::string(call.kernel()), join(out, ", "),
                       human_bytes(static_cast<double>(call.scratch_bytes))});

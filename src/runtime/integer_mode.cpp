@@ -59,7 +59,8 @@ void integer_kernel(const OpDef& op, const Rule& rule, const Args& args) {
   std::vector<std::int64_t> extents;
   for (std::size_t i = 0; i < present.size(); ++i)
     for (std::size_t d = 0; d < rule.in[i].size(); ++d)
-      if (!has(joint, rule.in[i][d])) joint.push_back(rule.in[i][d]), extents.push_back(args.in[present[i]].size(static_cast<std::int64_t>(d)));
+      if (!has(joint, rule.in[i][d]))
+        joint.push_back(rule.in[i][d]), extents.push_back(args.in[present[i]].size(static_cast<std::int64_t>(d)));
   const auto listed = [&](const std::vector<std::string>& names, std::size_t i) {
     return std::find(names.begin(), names.end(), std::string(op.operands[std::min(present[i], op.operands.size() - 1)])) != names.end();
   };
@@ -71,9 +72,12 @@ void integer_kernel(const OpDef& op, const Rule& rule, const Args& args) {
     for (std::size_t i = 0; i < present.size(); ++i) {
       const at::Tensor x = aligned(with_row(args.in[present[i]].to(at::kLong), rule.in[i], rule), rule.in[i], joint);
       const std::int64_t s = salt(fmt::format("{}.{}", key, i));
-      if (listed(rule.linear, i)) product = product.defined() ? product.mul(x) : x;
-      else if (listed(rule.add, i)) sum = sum.defined() ? sum.add(x.mul(s)) : x.mul(s);
-      else nonlinear = nonlinear.add(mix(x, s));
+      if (listed(rule.linear, i))
+        product = product.defined() ? product.mul(x) : x;
+      else if (listed(rule.add, i))
+        sum = sum.defined() ? sum.add(x.mul(s)) : x.mul(s);
+      else
+        nonlinear = nonlinear.add(mix(x, s));
     }
     at::Tensor y = mix(nonlinear, salt(key));
     if (product.defined()) y = y.mul(product);
@@ -82,8 +86,10 @@ void integer_kernel(const OpDef& op, const Rule& rule, const Args& args) {
     std::vector<std::int64_t> reduced;
     Rule::Factors kept;
     for (std::size_t d = 0; d < joint.size(); ++d)
-      if (has(rule.out[o], joint[d])) kept.push_back(joint[d]);
-      else reduced.push_back(static_cast<std::int64_t>(d));
+      if (has(rule.out[o], joint[d]))
+        kept.push_back(joint[d]);
+      else
+        reduced.push_back(static_cast<std::int64_t>(d));
     if (!reduced.empty()) y = y.sum(reduced);
     args.out[o].copy_(aligned(y, kept, rule.out[o]));
   }

@@ -39,8 +39,10 @@ void Interpreter::run(Segment segment) {
     const Args args{in, out, node.attrs};
     const Types types = graph_.types(node.in);
     const KernelRow* row = numbers_ == Numbers::planned ? select_kernel(*node.op, DeviceKind::cpu, true, node.attrs, types) : nullptr;
-    if (numbers_ == Numbers::integer) integer_kernel(*node.op, rule_for(*node.op, node.attrs, types), args);
-    else row ? row->launch(args) : node.op->kernel(args);
+    if (numbers_ == Numbers::integer)
+      integer_kernel(*node.op, rule_for(*node.op, node.attrs, types), args);
+    else
+      row ? row->launch(args) : node.op->kernel(args);
     for (std::size_t i = 0; i < out.size(); ++i) tensors_[node.out[i].id] = out[i];
   }
 }

@@ -7,9 +7,9 @@
 namespace sheaf {
 
 enum class Numbers {
-  real,      // the kernels of the ops, in the dtypes of the graph
-  planned,   // the same by the kernel rows that a deterministic plan on the CPU takes, so that bits can be compared
-  integer    // int64 with wrap-around: any order of summation is exact, so partitioned and whole programs agree with ==
+  real,       // the kernels of the ops, in the dtypes of the graph
+  planned,    // the same by the kernel rows that a deterministic plan on the CPU takes, so that bits can be compared
+  integer     // int64 with wrap-around: any order of summation is exact, so partitioned and whole programs agree with ==
 };
 
 class Interpreter {

@@ -87,8 +87,8 @@ ScratchScope* ScratchScope::current(DeviceKind device) { return t_current[static
 void* ScratchScope::serve(std::int64_t bytes) {
   if (!base_) return nullptr;
   const std::int64_t offset = heap_.allocate(bytes);
-  SHEAF_CHECK(heap_.peak() <= bytes_, "a kernel needs {} of scratch, its slot has {}: more than it took when it was measured", human_bytes(static_cast<double>(heap_.peak())),
-              human_bytes(static_cast<double>(bytes_)));
+  SHEAF_CHECK(heap_.peak() <= bytes_, "a kernel needs {} of scratch, its slot has {}: more than it took when it was measured",
+              human_bytes(static_cast<double>(heap_.peak())), human_bytes(static_cast<double>(bytes_)));
   return base_ + offset;
 }
 

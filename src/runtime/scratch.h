@@ -36,8 +36,8 @@ class ScratchScope {
 
   // For the allocators.
   static ScratchScope* current(DeviceKind device);
-  void* serve(std::int64_t bytes);        // nullptr: only measured
-  bool take_back(void* pointer);          // false: not ours
+  void* serve(std::int64_t bytes);                                                             // nullptr: only measured
+  bool take_back(void* pointer);                                                               // false: not ours
   void note(void* pointer, std::int64_t bytes) { noted_[pointer] = heap_.allocate(bytes); }    // only measured: the memory is another's
   void forget(void* pointer);
 

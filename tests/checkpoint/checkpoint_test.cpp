@@ -50,7 +50,8 @@ TEST(Checkpoint, any_box_is_read_from_whatever_boxes_were_written) {
           std::vector<float> got(static_cast<std::size_t>((b - a) * (d - c)), -1);
           checkpoint.read(*w, {{a, b}, {c, d}}, got.data());
           for (std::int64_t i = a; i < b; ++i)
-            for (std::int64_t j = c; j < d; ++j) ASSERT_EQ(got[static_cast<std::size_t>((i - a) * (d - c) + j - c)], static_cast<float>(10 * i + j));
+            for (std::int64_t j = c; j < d; ++j)
+              ASSERT_EQ(got[static_cast<std::size_t>((i - a) * (d - c) + j - c)], static_cast<float>(10 * i + j));
         }
   float scalar = 0;
   checkpoint.read(*checkpoint.find("t", "parameter"), {}, &scalar);

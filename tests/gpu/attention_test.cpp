@@ -58,7 +58,8 @@ TEST_P(CudnnAttention, equals_the_composition_forward_and_backward) {
       // A window of 1 leaves one term in each softmax: dq and dk are exactly 0, and what cuDNN yields is rounding of dv's size.
       if (c.window == 1 && i < 2)
         EXPECT_LT(in_fp64(grad[i]).norm().item<double>(), 1e-2 * in_fp64(grad[2]).norm().item<double>()) << names[i];
-      else EXPECT_LT(relative_error(grad[i], exact_grad[i]), 1.5e-2) << names[i] << (deterministic ? ", deterministic" : "");
+      else
+        EXPECT_LT(relative_error(grad[i], exact_grad[i]), 1.5e-2) << names[i] << (deterministic ? ", deterministic" : "");
   }
 }
 

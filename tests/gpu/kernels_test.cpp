@@ -51,8 +51,8 @@ TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
             const at::Tensor all = normal({n + skipped}, at::kFloat, seed);
             return (seed == 3 ? all.abs() : all).narrow(0, skipped, n);    // 3: v
           };
-          const std::vector<at::Tensor> in = {from(1),      from(2),     from(3), from(4),       number(0.7),     number(commit),
-                                              number(1e-3), number(0.9), number(0.95),  number(0.271), number(0.142625)};
+          const std::vector<at::Tensor> in = {from(1),      from(2),     from(3),      from(4),       number(0.7),     number(commit),
+                                              number(1e-3), number(0.9), number(0.95), number(0.271), number(0.142625)};
           const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(decoupled)}};
           std::vector<at::Tensor> host, device, twin;
           for (std::size_t i = 0; i < in.size(); ++i) {

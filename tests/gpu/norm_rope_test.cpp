@@ -13,8 +13,8 @@ std::ostream& operator<<(std::ostream& out, const Size& s) { return out << s.tok
 
 class NormKernel : public Gpu, public ::testing::WithParamInterface<Size> {};
 
-// fp32: rounding of sums of up to 8192 terms. bf16: its unit is 2^-8 = 0.4 %, of which a random rounding leaves about a third in the 2-norm;
-// the norm rounds twice, and dw is fp32 of bf16 inputs.
+// fp32: rounding of sums of up to 8192 terms. bf16: its unit is 2^-8 = 0.4 %, of which a random rounding leaves about a third in the
+// 2-norm; the norm rounds twice, and dw is fp32 of bf16 inputs.
 TEST_P(NormKernel, equals_the_op_in_fp64) {
   const auto [tokens, d] = GetParam();
   const Attrs attrs = {{"eps", 1e-6}};
@@ -35,8 +35,8 @@ TEST_P(NormKernel, equals_the_op_in_fp64) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, NormKernel,
-                         ::testing::Values(Size{1, 8}, Size{37, 24}, Size{1000, 64}, Size{20000, 128}, Size{333, 520}, Size{1000, 1024}, Size{2000, 2048},
-                                           Size{50, 2880}, Size{700, 4096}, Size{33, 8192}),
+                         ::testing::Values(Size{1, 8}, Size{37, 24}, Size{1000, 64}, Size{20000, 128}, Size{333, 520}, Size{1000, 1024},
+                                           Size{2000, 2048}, Size{50, 2880}, Size{700, 4096}, Size{33, 8192}),
                          [](const auto& info) { return std::to_string(info.param.tokens) + "_of_" + std::to_string(info.param.d); });
 
 using RotateKernel = Gpu;
@@ -45,7 +45,8 @@ TEST_F(RotateKernel, equals_the_op_in_fp64) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
     for (const std::int64_t j : {8, 32, 64})
       for (const bool inverse : {false, true}) {
-        const at::Tensor x = normal({2, 100, 3, 2, 128}, dtype, 1), cos = normal({2, 100, j}, at::kFloat, 2), sin = normal({2, 100, j}, at::kFloat, 3);
+        const at::Tensor x = normal({2, 100, 3, 2, 128}, dtype, 1), cos = normal({2, 100, j}, at::kFloat, 2),
+                         sin = normal({2, 100, j}, at::kFloat, 3);
         const Attrs attrs = {{"interleaved", false}, {"inverse", inverse}};
         const auto exact = run_portable("rotate", {x.to(at::kDouble), cos.to(at::kDouble), sin.to(at::kDouble)}, attrs);
         const auto got = run_row("rotate", "sheaf", true, {x.to(kGpu), cos.to(kGpu), sin.to(kGpu)}, attrs);

@@ -35,8 +35,10 @@ TEST_P(PortableOnGpu, equals_the_cpu_to_rounding) {
   };
   const auto cpu = run(at::Device(at::kCPU)), gpu = run(kGpu);
   for (std::size_t i = 0; i < cpu.size(); ++i) {
-    if (cpu[i].is_floating_point()) EXPECT_LT(relative_error(gpu[i], cpu[i]), 3e-6) << "output " << i;
-    else EXPECT_TRUE(at::equal(gpu[i].cpu(), cpu[i])) << "output " << i;
+    if (cpu[i].is_floating_point())
+      EXPECT_LT(relative_error(gpu[i], cpu[i]), 3e-6) << "output " << i;
+    else
+      EXPECT_TRUE(at::equal(gpu[i].cpu(), cpu[i])) << "output " << i;
   }
 }
 

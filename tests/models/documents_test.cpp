@@ -35,7 +35,8 @@ TEST(Documents, a_packed_row_equals_its_documents_alone) {
     const double na = static_cast<double>(ra.tokens), nb = static_cast<double>(rb.tokens);
     EXPECT_NEAR(p.loss, (ra.loss * na + rb.loss * nb) / (na + nb), 1e-6 * p.loss) << name;
     for (const auto& [parameter, gradient] : p.gradients)
-      EXPECT_LE(relative_error(gradient, ra.gradients.at(parameter).mul(na).add(rb.gradients.at(parameter).mul(nb)).div(na + nb)), 1e-5) << name << " " << parameter;
+      EXPECT_LE(relative_error(gradient, ra.gradients.at(parameter).mul(na).add(rb.gradients.at(parameter).mul(nb)).div(na + nb)), 1e-5)
+          << name << " " << parameter;
     // And attention across the boundary would show.
     packed.oracle.erase("documents");
     EXPECT_GE(relative_error(run_step(packed, 1).logits, p.logits), 1e-2) << name;

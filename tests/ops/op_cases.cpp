@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "runtime/aten.h"
 #include "ops/builder.h"
+#include "runtime/aten.h"
 #include "runtime/interpret.h"
 
 namespace sheaf::testing {
@@ -16,8 +16,10 @@ at::Tensor random_tensor(const Shape& shape, Mode mode, std::mt19937_64& rng) {
   at::Tensor t = at::empty(shape, mode == Mode::integer ? at::kLong : at::kDouble);
   std::normal_distribution<double> normal;
   for (std::int64_t i = 0; i < t.numel(); ++i) {
-    if (mode == Mode::integer) t.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(rng());
-    else t.data_ptr<double>()[i] = normal(rng);
+    if (mode == Mode::integer)
+      t.data_ptr<std::int64_t>()[i] = static_cast<std::int64_t>(rng());
+    else
+      t.data_ptr<double>()[i] = normal(rng);
   }
   return t;
 }
@@ -25,15 +27,18 @@ at::Tensor random_tensor(const Shape& shape, Mode mode, std::mt19937_64& rng) {
 // Dims of each operand from the case: the op's rule names its factors, `dims` gives their extents.
 static std::vector<Shape> operand_shapes(const OpDef& op, const Case& c, std::size_t num_operands) {
   Rule rule;
-  if (op.rule_of && op.attributes.size() && op.attributes[0] == "rule") rule = Rule::parse(c.attrs.text("rule"));
-  else if (!op.rule_of) rule = Rule::parse(op.rule);
+  if (op.rule_of && op.attributes.size() && op.attributes[0] == "rule")
+    rule = Rule::parse(c.attrs.text("rule"));
+  else if (!op.rule_of)
+    rule = Rule::parse(op.rule);
   std::vector<Shape> shapes(num_operands);
   std::size_t next = 0;
   for (std::size_t i = 0; i < num_operands; ++i) {
     if (std::find(c.absent.begin(), c.absent.end(), i) != c.absent.end()) continue;
     if (rule.in.empty()) {    // variadic or typed: every dim of the case that belongs to the operand, or all of them
       for (const auto& [factor, extents] : c.dims)
-        if (!factor.starts_with("x") || factor.starts_with("x" + std::to_string(i))) shapes[i].insert(shapes[i].end(), extents.begin(), extents.end());
+        if (!factor.starts_with("x") || factor.starts_with("x" + std::to_string(i)))
+          shapes[i].insert(shapes[i].end(), extents.begin(), extents.end());
       continue;
     }
     for (const std::string& factor : rule.in[next])
@@ -61,11 +66,20 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   const std::size_t n = std::max(op.operands.size(), op.rule_of && op.operands.size() == 1 ? c.domain.size() : op.operands.size());
   std::vector<Shape> shapes;
   if (op.name == "attention")
-    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
+    shapes =
+        shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
   else if (op.name == "attention_grad")
-    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s", "hk", "r", "e"},
-                                 {"b", "s", "hk", "r"}, {"b", "s", "hk", "r", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
-  else shapes = operand_shapes(op, c, n);
+    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"},
+                                 {"b", "u", "hk", "d"},
+                                 {"b", "u", "hk", "e"},
+                                 {"b", "s", "hk", "r", "e"},
+                                 {"b", "s", "hk", "r"},
+                                 {"b", "s", "hk", "r", "e"},
+                                 {"b", "s"},
+                                 {"b", "u"},
+                                 {"hk", "r"}});
+  else
+    shapes = operand_shapes(op, c, n);
   if (op.name == "add") shapes[1].erase(shapes[1].begin());    // the bias form; equal shapes are covered by add_n and the models
 
   Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}, std::vector<bool>(n)};
@@ -90,17 +104,26 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
       }
     };
     switch (domain.kind) {
-      case Domain::Kind::real: break;
+      case Domain::Kind::real:
+        break;
       case Domain::Kind::positive:
         if (mode == Mode::fp64) t = t.abs().add(0.5);
         break;
       case Domain::Kind::fraction:    // inside (0, 1)
         if (mode == Mode::fp64) t = t.sigmoid();
         break;
-      case Domain::Kind::index: draw(0, extent_of(domain.factor), false); break;
-      case Domain::Kind::label: draw(0, extent_of(domain.factor), true); break;
-      case Domain::Kind::count: draw(0, 9, false); break;
-      case Domain::Kind::flag: t = at::zeros(shapes[i], t.options()).add(static_cast<double>(rng() % 2)).to(t.scalar_type()); break;
+      case Domain::Kind::index:
+        draw(0, extent_of(domain.factor), false);
+        break;
+      case Domain::Kind::label:
+        draw(0, extent_of(domain.factor), true);
+        break;
+      case Domain::Kind::count:
+        draw(0, 9, false);
+        break;
+      case Domain::Kind::flag:
+        t = at::zeros(shapes[i], t.options()).add(static_cast<double>(rng() % 2)).to(t.scalar_type());
+        break;
     }
     call.in[i] = t;
     call.real[i] = domain.kind == Domain::Kind::real || domain.kind == Domain::Kind::positive || domain.kind == Domain::Kind::flag;
@@ -121,10 +144,13 @@ std::vector<at::Tensor> Call::run_on(const std::vector<at::Tensor>& tensors, std
     types[present[i]] = &local[i];
   }
   std::vector<at::Tensor> out;
-  for (const Type& type : infer(*op, attrs, types)) out.push_back(at::empty(type.shape, mode == Mode::integer ? at::kLong : scalar_type(type.dtype)));
+  for (const Type& type : infer(*op, attrs, types))
+    out.push_back(at::empty(type.shape, mode == Mode::integer ? at::kLong : scalar_type(type.dtype)));
   const Args args{tensors, out, attrs, owner_begin};
-  if (mode == Mode::integer) integer_kernel(*op, rule, args);
-  else op->kernel(args);
+  if (mode == Mode::integer)
+    integer_kernel(*op, rule, args);
+  else
+    op->kernel(args);
   return out;
 }
 

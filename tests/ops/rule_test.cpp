@@ -26,7 +26,8 @@ std::vector<Placed> cut(const Call& call, const Rule& rule, const std::string& f
   for (std::size_t p = 0; p < call.present.size(); ++p) {
     const std::size_t i = call.present[p];
     const auto at = std::find(rule.in[p].begin(), rule.in[p].end(), factor);
-    in[i] = at == rule.in[p].end() ? replicate(call.in[i], ranks) : shard(call.in[i], static_cast<std::size_t>(at - rule.in[p].begin()), ranks);
+    in[i] =
+        at == rule.in[p].end() ? replicate(call.in[i], ranks) : shard(call.in[i], static_cast<std::size_t>(at - rule.in[p].begin()), ranks);
   }
   return in;
 }
@@ -90,9 +91,11 @@ TEST_P(RuleOf, partials_pass_where_the_rule_says_so) {
     for (int ranks = 2; ranks <= 3; ++ranks) {
       std::vector<Placed> in(call.in.size());
       for (const std::size_t i : call.present)
-        in[i] = std::find(operands.begin(), operands.end(), i) != operands.end() ? split_partial(call.in[i], ranks, mode, rng) : replicate(call.in[i], ranks);
+        in[i] = std::find(operands.begin(), operands.end(), i) != operands.end() ? split_partial(call.in[i], ranks, mode, rng)
+                                                                                 : replicate(call.in[i], ranks);
       const auto out = run_ranks(call, call.rule, in, "", true, mode);
-      for (std::size_t o = 0; o < whole.size(); ++o) EXPECT_TRUE(same(glue(out[o]), whole[o], mode)) << call.rule.print() << ": partial operand " << operands[0];
+      for (std::size_t o = 0; o < whole.size(); ++o)
+        EXPECT_TRUE(same(glue(out[o]), whole[o], mode)) << call.rule.print() << ": partial operand " << operands[0];
     }
 }
 
@@ -131,7 +134,8 @@ TEST_P(RuleOf, two_letters_swapped_are_caught) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, RuleOf, ::testing::Combine(::testing::ValuesIn(all_cases()), ::testing::Values(Mode::fp64, Mode::integer)), name_of_param);
+INSTANTIATE_TEST_SUITE_P(Ops, RuleOf, ::testing::Combine(::testing::ValuesIn(all_cases()), ::testing::Values(Mode::fp64, Mode::integer)),
+                         name_of_param);
 
 TEST(Rules, an_owner_that_ignores_its_offset_is_caught) {
   const OpDef& embedding = op("embedding");
@@ -142,7 +146,8 @@ TEST(Rules, an_owner_that_ignores_its_offset_is_caught) {
 }
 
 TEST(Rules, print_and_parse_are_inverse) {
-  for (const char* text : {"b s k, h k -> b s h; linear x y", ".. v, .. -> ..; reduce max", "(), .. -> ..", ".. k, .., v k -> v k; owner v; linear dy"})
+  for (const char* text :
+       {"b s k, h k -> b s h; linear x y", ".. v, .. -> ..; reduce max", "(), .. -> ..", ".. k, .., v k -> v k; owner v; linear dy"})
     EXPECT_EQ(Rule::parse(text).print(), text);
 }
 

@@ -56,8 +56,10 @@ std::vector<Placed> run_cut(const Problem& p, const std::string& factor, Cut cut
   }
   for (std::size_t o = 0; o < p.dout.size(); ++o) {
     if (!p.g.dout[o]) continue;
-    if (cuts == Cut::dout_partial) run.give(p.g.dout[o], split_partial(p.dout[o], ranks, mode, rng));
-    else run.give(p.g.dout[o], cuts == Cut::operands ? replicate(p.dout[o], ranks) : cut(p.dout[o], p.call.rule.out[o], factor, ranks));
+    if (cuts == Cut::dout_partial)
+      run.give(p.g.dout[o], split_partial(p.dout[o], ranks, mode, rng));
+    else
+      run.give(p.g.dout[o], cuts == Cut::operands ? replicate(p.dout[o], ranks) : cut(p.dout[o], p.call.rule.out[o], factor, ranks));
   }
   run.run(Segment::first);
   std::vector<Placed> out;

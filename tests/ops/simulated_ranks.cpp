@@ -49,14 +49,18 @@ at::Tensor glue(const Placed& placed) {
   return whole;
 }
 
-std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vector<Placed>& in, const std::string& sharded, bool through, Mode mode) {
+std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vector<Placed>& in, const std::string& sharded, bool through,
+                              Mode mode) {
   const std::size_t ranks = in[call.present[0]].pieces.size();
   std::vector<Placed> out(rule.out.size());
   for (std::size_t o = 0; o < rule.out.size(); ++o) {
     const auto at = std::find(rule.out[o].begin(), rule.out[o].end(), sharded);
-    if (sharded.empty()) out[o].kind = through ? Placed::Kind::partial : Placed::Kind::replicated;
-    else if (at != rule.out[o].end()) out[o] = {.kind = Placed::Kind::sharded, .dim = static_cast<std::size_t>(at - rule.out[o].begin()), .pieces = {}};
-    else out[o] = {.kind = Placed::Kind::partial, .reduction = rule.reduction, .pieces = {}};
+    if (sharded.empty())
+      out[o].kind = through ? Placed::Kind::partial : Placed::Kind::replicated;
+    else if (at != rule.out[o].end())
+      out[o] = {.kind = Placed::Kind::sharded, .dim = static_cast<std::size_t>(at - rule.out[o].begin()), .pieces = {}};
+    else
+      out[o] = {.kind = Placed::Kind::partial, .reduction = rule.reduction, .pieces = {}};
   }
   for (std::size_t r = 0; r < ranks; ++r) {
     std::vector<at::Tensor> local(in.size());
@@ -66,7 +70,9 @@ std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vec
       local[i] = in[i].pieces[r];
       if (rule.owner.contains(sharded))
         for (std::size_t d = 0; d < rule.in[p].size(); ++d)
-          if (rule.in[p][d] == sharded) owner_begin = piece(call.in[i].size(static_cast<std::int64_t>(d)), static_cast<std::int64_t>(ranks), static_cast<std::int64_t>(r)).first;
+          if (rule.in[p][d] == sharded)
+            owner_begin =
+                piece(call.in[i].size(static_cast<std::int64_t>(d)), static_cast<std::int64_t>(ranks), static_cast<std::int64_t>(r)).first;
     }
     auto pieces = call.run_on(local, owner_begin, mode);
     for (std::size_t o = 0; o < out.size(); ++o) out[o].pieces.push_back(pieces[o]);

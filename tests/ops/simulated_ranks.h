@@ -23,11 +23,12 @@ at::Tensor glue(const Placed& placed);
 
 // Runs the kernel of `call` on every rank with these operands, and reads the outputs' placements off the rule.
 // `sharded`: the factor that is cut, "" if none; `through`: whether some operand is partial.
-std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vector<Placed>& in, const std::string& sharded, bool through, Mode mode);
+std::vector<Placed> run_ranks(const Call& call, const Rule& rule, const std::vector<Placed>& in, const std::string& sharded, bool through,
+                              Mode mode);
 
-// A graph on the ranks, placements tracked by the rules alone. A node's sharded operands decide the factor that is cut: the first one that may
-// be; operands that have the factor are sliced to it, all others are gathered or reduced. With nothing sharded a partial passes where the rule
-// says linear or add; otherwise it is reduced.
+// A graph on the ranks, placements tracked by the rules alone. A node's sharded operands decide the factor that is cut: the first one that
+// may be; operands that have the factor are sliced to it, all others are gathered or reduced. With nothing sharded a partial passes where
+// the rule says linear or add; otherwise it is reduced.
 class PartitionedRun {
  public:
   PartitionedRun(const Graph& graph, int ranks, Mode mode) : graph_(graph), ranks_(ranks), mode_(mode) {}

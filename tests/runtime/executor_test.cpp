@@ -30,8 +30,9 @@ Graph small_step(std::int64_t m, DType compute, bool flat = true) {
   Graph graph;
   Builder b(graph, Segment::first, compute);
   const Value ids = b.input("ids", DType::i32, {kRows}), labels = b.input("labels", DType::i32, {kRows});
-  const Value e = b.parameter("e", {kVocab, kWidth}, "normal", 0.5), w1 = b.parameter("w1", {9, kWidth}, "normal", 0.5), w2 = b.parameter("w2", {kWidth, 9}, "normal", 0.5),
-              n = b.parameter("n", {kWidth}, "ones"), bias = b.parameter("bias", {9}, "zeros");
+  const Value e = b.parameter("e", {kVocab, kWidth}, "normal", 0.5), w1 = b.parameter("w1", {9, kWidth}, "normal", 0.5),
+              w2 = b.parameter("w2", {kWidth, 9}, "normal", 0.5), n = b.parameter("n", {kWidth}, "ones"),
+              bias = b.parameter("bias", {9}, "zeros");
   Value x = b.embedding(e, ids, -1);
   const Value h = b.silu(b.add(b.einsum("t k, n k -> t n", b.rms_norm(x, n, 1e-6), w1), bias));
   x = b.add(x, b.einsum("t n, k n -> t k", h, w2));
@@ -75,7 +76,8 @@ StepData step_data(std::int64_t m, int step) {
     data.ids.data_ptr<int>()[i] = static_cast<int>(i % kVocab);
     data.labels.data_ptr<int>()[i] = i % 4 == 3 ? -100 : static_cast<int>((i % kVocab * 3 + 1) % kVocab);
   }
-  data.arguments = {{"lr", 0.05}, {"beta1", 0.9}, {"beta2", 0.99}, {"bias1", 1 - std::pow(0.9, step + 1)}, {"bias2", 1 - std::pow(0.99, step + 1)}};
+  data.arguments = {
+      {"lr", 0.05}, {"beta1", 0.9}, {"beta2", 0.99}, {"bias1", 1 - std::pow(0.9, step + 1)}, {"bias2", 1 - std::pow(0.99, step + 1)}};
   return data;
 }
 
@@ -118,9 +120,12 @@ TEST_P(Steps, plan_and_interpreter_give_the_same_bits) {
       const std::string& name = plain[v].name;
       if (name == "metric.grad_norm") continue;    // its sum is in another order
       at::Tensor planned = at::empty_like(interpreter[v]);
-      if (plain[v].attrs.has("metric")) planned.fill_(executor.metric(name.substr(7)));
-      else executor.read(executor.graph().find(name), planned.data_ptr(), static_cast<std::int64_t>(planned.nbytes()));
-      ASSERT_TRUE(planned.equal(interpreter[v])) << name << " after step " << step << ", at most " << planned.sub(interpreter[v]).abs().max().item<double>();
+      if (plain[v].attrs.has("metric"))
+        planned.fill_(executor.metric(name.substr(7)));
+      else
+        executor.read(executor.graph().find(name), planned.data_ptr(), static_cast<std::int64_t>(planned.nbytes()));
+      ASSERT_TRUE(planned.equal(interpreter[v]))
+          << name << " after step " << step << ", at most " << planned.sub(interpreter[v]).abs().max().item<double>();
     }
   }
 }
@@ -128,14 +133,17 @@ TEST_P(Steps, plan_and_interpreter_give_the_same_bits) {
 TEST_P(Steps, learn_and_allocate_nothing_after_the_first) {
   const auto [m, compute] = GetParam();
   Executor executor(small_step(m, compute), {.poison = true});
-  for (const auto& [name, t] : initial_states(executor.graph())) executor.write(executor.graph().find(name), t.data_ptr(), static_cast<std::int64_t>(t.nbytes()));
+  for (const auto& [name, t] : initial_states(executor.graph()))
+    executor.write(executor.graph().find(name), t.data_ptr(), static_cast<std::int64_t>(t.nbytes()));
   std::int64_t stray = 0;
   double first = 0;
   for (int step = 0; step < 40; ++step) {
     const std::int64_t before = num_stray_allocations();
     run_planned(executor, step_data(m, step));
-    if (step == 0) first = executor.metric("loss");
-    else stray += num_stray_allocations() - before - 2;    // this test's own ids and labels
+    if (step == 0)
+      first = executor.metric("loss");
+    else
+      stray += num_stray_allocations() - before - 2;    // this test's own ids and labels
     ASSERT_EQ(executor.metric("commit"), 1);
   }
   EXPECT_EQ(stray, 0);
@@ -160,13 +168,15 @@ TEST_P(Steps, a_step_that_is_not_finite_changes_no_weight_and_no_moment) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Executor, Steps, ::testing::Combine(::testing::Values(1, 3), ::testing::Values(DType::fp32, DType::bf16)), [](const auto& info) {
-  return fmt::format("{}_micro_batches_{}", std::get<0>(info.param), name(std::get<1>(info.param)));
-});
+INSTANTIATE_TEST_SUITE_P(Executor, Steps, ::testing::Combine(::testing::Values(1, 3), ::testing::Values(DType::fp32, DType::bf16)),
+                         [](const auto& info) {
+                           return fmt::format("{}_micro_batches_{}", std::get<0>(info.param), name(std::get<1>(info.param)));
+                         });
 
 TEST(Memory, accumulators_exist_only_with_several_micro_batches) {
-  EXPECT_EQ(Executor(small_step(1, DType::fp32), {}).memory().held.gradients, 4);      // @seed
-  EXPECT_EQ(Executor(small_step(2, DType::fp32), {}).memory().held.gradients, 4 * (1 + 1 + 2 * 9 * kWidth + kVocab * kWidth + kWidth + 9));    // and @loss_sum
+  EXPECT_EQ(Executor(small_step(1, DType::fp32), {}).memory().held.gradients, 4);    // @seed
+  EXPECT_EQ(Executor(small_step(2, DType::fp32), {}).memory().held.gradients,
+            4 * (1 + 1 + 2 * 9 * kWidth + kVocab * kWidth + kWidth + 9));    // and @loss_sum
 }
 
 TEST(Memory, an_overlap_of_live_values_is_caught) {

@@ -55,7 +55,8 @@ TEST(AdamwRow, equals_the_op_in_place_and_not) {
           const double off = want[0].sub(got[0]).norm().item<double>() / want[0].norm().item<double>();
           EXPECT_LE(off, commit > 0 ? 1e-7 : 0) << "w, n " << n << ", decoupled " << decoupled << ", commit " << commit;
           for (std::size_t i = 1; i < 3; ++i)
-            EXPECT_TRUE(at::equal(want[i], got[i])) << "output " << i << ", n " << n << ", decoupled " << decoupled << ", commit " << commit;
+            EXPECT_TRUE(at::equal(want[i], got[i]))
+                << "output " << i << ", n " << n << ", decoupled " << decoupled << ", commit " << commit;
         }
 }
 

@@ -32,8 +32,10 @@ void* allocate(std::size_t bytes, int device, cudaStream_t) {
                device, human_bytes(static_cast<double>(bytes)), human_bytes(static_cast<double>(free)),
                human_bytes(static_cast<double>(total)), cudaGetErrorString(error));
   }
-  if (scope) scope->note(pointer, static_cast<std::int64_t>(bytes));
-  else count_stray_allocation(DeviceKind::cuda);
+  if (scope)
+    scope->note(pointer, static_cast<std::int64_t>(bytes));
+  else
+    count_stray_allocation(DeviceKind::cuda);
   return pointer;
 }
 

@@ -27,7 +27,11 @@ std::vector<KernelRow> cpu_rows() {
   return {
       {.op = "adamw", .device = DeviceKind::cpu, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
       {.op = "attention", .device = DeviceKind::cpu, .name = "flash_cpu", .takes = cpu_attention_takes, .launch = cpu_attention},
-      {.op = "attention_grad", .device = DeviceKind::cpu, .name = "flash_cpu", .takes = cpu_attention_grad_takes, .launch = cpu_attention_grad},
+      {.op = "attention_grad",
+       .device = DeviceKind::cpu,
+       .name = "flash_cpu",
+       .takes = cpu_attention_grad_takes,
+       .launch = cpu_attention_grad},
   };
 }
 

@@ -23,7 +23,8 @@ const KernelRow* select_kernel(const OpDef& op, DeviceKind device, bool determin
     std::string types;
     for (const Type* type : in)
       if (type) types += " " + print(*type, Mesh{});
-    user_error("{} has no deterministic kernel on {} for{}; \"run.deterministic\": false takes the one whose last bits vary", op.name, name(device), types);
+    user_error("{} has no deterministic kernel on {} for{}; \"run.deterministic\": false takes the one whose last bits vary", op.name,
+               name(device), types);
   }
   return nullptr;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// Device-specific and fused kernels are rows; an op's own kernel (portable, by ATen) is the row of last resort, and the oracle of the others.
+// Device-specific and fused kernels are rows; an op's own kernel (portable, by ATen) is the row of last resort, and the oracle of the
+// others.
 #include <string_view>
 #include <vector>
 
@@ -13,11 +14,11 @@ std::string_view name(DeviceKind kind);
 struct KernelRow {
   std::string_view op;
   DeviceKind device;
-  std::string_view name;                               // for plans and profiles
-  bool (*takes)(const Attrs&, const Types& in);        // dtypes, shapes and options that it can do
-  void (*launch)(const Args&);                         // on the current device and stream of the thread
-  bool deterministic = true;                           // same inputs, same bits
-  bool capture_safe = true;                            // no host read, no allocation outside the row's scratch
+  std::string_view name;                           // for plans and profiles
+  bool (*takes)(const Attrs&, const Types& in);    // dtypes, shapes and options that it can do
+  void (*launch)(const Args&);                     // on the current device and stream of the thread
+  bool deterministic = true;                       // same inputs, same bits
+  bool capture_safe = true;                        // no host read, no allocation outside the row's scratch
 };
 
 // In order of preference.

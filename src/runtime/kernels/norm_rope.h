@@ -7,16 +7,20 @@ namespace sheaf {
 
 enum class FloatType { fp32, bf16 };
 
-// x, y [tokens, d], w [d]:  y = w n, n = x / sqrt(mean(x^2) + eps) rounded to the type of x before w multiplies. d <= 8192, a multiple of 8.
-const char* rms_norm_device(void* y, const void* x, const void* w, FloatType type, std::int64_t tokens, std::int64_t d, float eps, void* stream);
+// x, y [tokens, d], w [d]:  y = w n, n = x / sqrt(mean(x^2) + eps) rounded to the type of x before w multiplies. d <= 8192, a multiple
+// of 8.
+const char* rms_norm_device(void* y, const void* x, const void* w, FloatType type, std::int64_t tokens, std::int64_t d, float eps,
+                            void* stream);
 
-// dx [tokens, d] in the type of x; dw_parts [rms_norm_parts(tokens), d] fp32: sums over fixed runs of tokens, for the caller to add in order.
+// dx [tokens, d] in the type of x; dw_parts [rms_norm_parts(tokens), d] fp32: sums over fixed runs of tokens, for the caller to add in
+// order.
 std::int64_t rms_norm_parts(std::int64_t tokens);
-const char* rms_norm_grad_device(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, FloatType type, std::int64_t tokens,
-                                 std::int64_t d, float eps, void* stream);
+const char* rms_norm_grad_device(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, FloatType type,
+                                 std::int64_t tokens, std::int64_t d, float eps, void* stream);
 
-// x, y [tokens, heads, d]; cos, sin [tokens, j]: rotates the pairs (i, i + j) of the first 2 j channels, by the negative angle if `inverse`.
-const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens, std::int64_t heads,
-                          std::int64_t d, std::int64_t j, bool inverse, void* stream);
+// x, y [tokens, heads, d]; cos, sin [tokens, j]: rotates the pairs (i, i + j) of the first 2 j channels, by the negative angle if
+// `inverse`.
+const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens,
+                          std::int64_t heads, std::int64_t d, std::int64_t j, bool inverse, void* stream);
 
 }    // namespace sheaf

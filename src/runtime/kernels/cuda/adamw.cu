@@ -76,7 +76,8 @@ const char* adamw_device(float* w, float* m, float* v, const float* g, std::int6
   if (by_four)
     adamw_by_four<<<blocks, kThreads, 0, s>>>(reinterpret_cast<float4*>(w), reinterpret_cast<float4*>(m), reinterpret_cast<float4*>(v),
                                               reinterpret_cast<const float4*>(g), n, scalars, settings);
-  else adamw_by_one<<<blocks, kThreads, 0, s>>>(w, m, v, g, n, scalars, settings);
+  else
+    adamw_by_one<<<blocks, kThreads, 0, s>>>(w, m, v, g, n, scalars, settings);
   const gpuError_t error = gpuGetLastError();
   return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
 }

@@ -77,19 +77,20 @@ void rms_norm_launch(const Args& a) {
 void rms_norm_grad_launch(const Args& a) {
   const std::int64_t d = a.in[1].size(0), tokens = a.in[0].numel() / d;
   const at::Tensor parts = at::empty({rms_norm_parts(tokens), d}, a.out[1].options());
-  check(rms_norm_grad_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), a.in[1].data_ptr(), a.in[2].data_ptr(), float_type(a.in[0]), tokens, d,
-                             static_cast<float>(a.attrs.number("eps")), current_stream()),
+  check(rms_norm_grad_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), a.in[1].data_ptr(), a.in[2].data_ptr(),
+                             float_type(a.in[0]), tokens, d, static_cast<float>(a.attrs.number("eps")), current_stream()),
         "rms_norm_grad");
   at::sum_out(a.out[1], parts, 0);
 }
 bool takes_rotate(const Attrs& attrs, const Types& in) {
   const std::int64_t d = in[0]->shape.back(), j = in[1]->shape.back();
-  return is_plain_float(*in[0]) && in[1]->dtype == DType::fp32 && !attrs.flag("interleaved") && d % 8 == 0 && j % 8 == 0 && !is_empty(*in[0]);
+  return is_plain_float(*in[0]) && in[1]->dtype == DType::fp32 && !attrs.flag("interleaved") && d % 8 == 0 && j % 8 == 0 &&
+         !is_empty(*in[0]);
 }
 void rotate_launch(const Args& a) {
   const std::int64_t d = a.in[0].size(-1), tokens = a.in[0].size(0) * a.in[0].size(1);
-  check(rotate_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr<float>(), a.in[2].data_ptr<float>(), float_type(a.in[0]), tokens,
-                      a.in[0].numel() / tokens / d, d, a.in[1].size(-1), a.attrs.flag("inverse"), current_stream()),
+  check(rotate_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr<float>(), a.in[2].data_ptr<float>(), float_type(a.in[0]),
+                      tokens, a.in[0].numel() / tokens / d, d, a.in[1].size(-1), a.attrs.flag("inverse"), current_stream()),
         "rotate");
 }
 

@@ -6,8 +6,8 @@ namespace sheaf {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kWidth = 8;            // elements a thread holds of one 16-byte (bf16) or two 16-byte (fp32) accesses
-constexpr int kMaxChunks = 4;        // a thread holds at most 32 elements of a row; kernels are compiled for 1 chunk and for 4
+constexpr int kWidth = 8;        // elements a thread holds of one 16-byte (bf16) or two 16-byte (fp32) accesses
+constexpr int kMaxChunks = 4;    // a thread holds at most 32 elements of a row; kernels are compiled for 1 chunk and for 4
 constexpr int kMaxThreads = 256;
 
 __device__ float from_bits(std::uint32_t low16) { return __uint_as_float(low16 << 16); }
@@ -86,9 +86,11 @@ __global__ void __launch_bounds__(kMaxThreads)
   }
 }
 
-constexpr int kRunsOfTokens = 528;    // 4 blocks for each of 132 multiprocessors: fixed, so that sums have one order on any of these devices
+constexpr int kRunsOfTokens =
+    528;    // 4 blocks for each of 132 multiprocessors: fixed, so that sums have one order on any of these devices
 
-// Block b goes through the rows b rows, (b + gridDim) rows, ...; dw of its rows is summed in registers, then over the row groups of the block.
+// Block b goes through the rows b rows, (b + gridDim) rows, ...; dw of its rows is summed in registers, then over the row groups of the
+// block.
 template <int kChunks, class T>
 __global__ void __launch_bounds__(kMaxThreads)
     norm_grad(T* __restrict__ dx, float* __restrict__ dw_parts, const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ dy,
@@ -144,8 +146,8 @@ __global__ void __launch_bounds__(kMaxThreads)
 // A thread rotates kWidth neighbouring pairs of one head.
 template <class T>
 __global__ void __launch_bounds__(kMaxThreads)
-    turn(T* __restrict__ y, const T* __restrict__ x, const float* __restrict__ cos, const float* __restrict__ sin, std::int64_t count, int heads,
-         int d, int j, float sign) {
+    turn(T* __restrict__ y, const T* __restrict__ x, const float* __restrict__ cos, const float* __restrict__ sin, std::int64_t count,
+         int heads, int d, int j, float sign) {
   const int pieces = j / kWidth + (d - 2 * j) / kWidth;    // pairs, then channels that pass
   const std::int64_t thread = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (thread >= count * pieces) return;
@@ -199,10 +201,12 @@ static void launch_norm(void* y, const void* x, const void* w, std::int64_t toke
   const int width = row_threads(d), rows = kMaxThreads / width;
   const auto blocks = static_cast<unsigned>((tokens + rows - 1) / rows);
   const auto run = width * kWidth >= d ? norm<1, T> : norm<kMaxChunks, T>;
-  run<<<blocks, kMaxThreads, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x), static_cast<const T*>(w), tokens, static_cast<int>(d), eps, width);
+  run<<<blocks, kMaxThreads, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x), static_cast<const T*>(w), tokens,
+                                          static_cast<int>(d), eps, width);
 }
 
-const char* rms_norm_device(void* y, const void* x, const void* w, FloatType type, std::int64_t tokens, std::int64_t d, float eps, void* stream) {
+const char* rms_norm_device(void* y, const void* x, const void* w, FloatType type, std::int64_t tokens, std::int64_t d, float eps,
+                            void* stream) {
   const auto s = static_cast<gpuStream_t>(stream);
   type == FloatType::fp32 ? launch_norm<float>(y, x, w, tokens, d, eps, s) : launch_norm<std::uint16_t>(y, x, w, tokens, d, eps, s);
   return outcome();
@@ -211,36 +215,36 @@ const char* rms_norm_device(void* y, const void* x, const void* w, FloatType typ
 std::int64_t rms_norm_parts(std::int64_t tokens) { return tokens < kRunsOfTokens ? tokens : kRunsOfTokens; }
 
 template <class T>
-static void launch_norm_grad(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, std::int64_t tokens, std::int64_t d, float eps,
-                             gpuStream_t stream) {
+static void launch_norm_grad(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, std::int64_t tokens, std::int64_t d,
+                             float eps, gpuStream_t stream) {
   const int width = row_threads(d), threads = grad_threads(d);
   const std::size_t shared = static_cast<std::size_t>(threads / width) * static_cast<std::size_t>(d) * sizeof(float);
   const auto blocks = static_cast<unsigned>(rms_norm_parts(tokens));
   const auto run = width * kWidth >= d ? norm_grad<1, T> : norm_grad<kMaxChunks, T>;
-  run<<<blocks, threads, shared, stream>>>(static_cast<T*>(dx), dw_parts, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(dy), tokens,
-                                           static_cast<int>(d), eps, width);
+  run<<<blocks, threads, shared, stream>>>(static_cast<T*>(dx), dw_parts, static_cast<const T*>(x), static_cast<const T*>(w),
+                                           static_cast<const T*>(dy), tokens, static_cast<int>(d), eps, width);
 }
 
-const char* rms_norm_grad_device(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, FloatType type, std::int64_t tokens, std::int64_t d,
-                                 float eps, void* stream) {
+const char* rms_norm_grad_device(void* dx, float* dw_parts, const void* x, const void* w, const void* dy, FloatType type,
+                                 std::int64_t tokens, std::int64_t d, float eps, void* stream) {
   const auto s = static_cast<gpuStream_t>(stream);
   type == FloatType::fp32 ? launch_norm_grad<float>(dx, dw_parts, x, w, dy, tokens, d, eps, s)
                           : launch_norm_grad<std::uint16_t>(dx, dw_parts, x, w, dy, tokens, d, eps, s);
   return outcome();
 }
 
-const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens, std::int64_t heads, std::int64_t d,
-                          std::int64_t j, bool inverse, void* stream) {
+const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens,
+                          std::int64_t heads, std::int64_t d, std::int64_t j, bool inverse, void* stream) {
   const std::int64_t threads = tokens * heads * (j / kWidth + (d - 2 * j) / kWidth);
   const auto blocks = static_cast<unsigned>((threads + kMaxThreads - 1) / kMaxThreads);
   const auto s = static_cast<gpuStream_t>(stream);
   const float sign = inverse ? -1.0f : 1.0f;
   if (type == FloatType::fp32)
-    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<float*>(y), static_cast<const float*>(x), cos, sin, tokens * heads, static_cast<int>(heads), static_cast<int>(d),
-                                        static_cast<int>(j), sign);
+    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<float*>(y), static_cast<const float*>(x), cos, sin, tokens * heads,
+                                        static_cast<int>(heads), static_cast<int>(d), static_cast<int>(j), sign);
   else
-    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), cos, sin, tokens * heads, static_cast<int>(heads),
-                                        static_cast<int>(d), static_cast<int>(j), sign);
+    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), cos, sin, tokens * heads,
+                                        static_cast<int>(heads), static_cast<int>(d), static_cast<int>(j), sign);
   return outcome();
 }
 
