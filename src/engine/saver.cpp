@@ -33,6 +33,13 @@ std::vector<Stored> stored_states(const Graph& graph) {
   return out;
 }
 
+// A kill in the middle must not leave something that looks like a checkpoint.
+void remove_whole(const std::string& folder) {
+  const std::string doomed = folder + ".tmp-old";
+  fs::rename(folder, doomed);
+  fs::remove_all(doomed);
+}
+
 }    // namespace
 
 struct Saver::Impl {
@@ -53,7 +60,7 @@ struct Saver::Impl {
       write_checkpoint(folder + "/" + checkpoint_name(step), meta, chunks);
       if (keep == 0) return;
       auto found = list_checkpoints(folder);
-      for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) fs::remove_all(found[i].folder);
+      for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) remove_whole(found[i].folder);
     } catch (const std::exception& failure) {
       error = failure.what();
     }

@@ -265,10 +265,10 @@ class Resume(Case):
         return [(m["step"], m["loss"], m["grad_norm"], m["lr"], m["tokens"]) for m in self.metrics()]
 
     def test_a_run_killed_at_any_moment_goes_on_with_the_same_bits(self):
-        self.train("run.steps=60", **self.RUN)
+        self.train("run.steps=600", **self.RUN)
         whole, model = self.numbers(), (self.output / "model/model.safetensors").read_bytes()
         path = self.run_file(**self.RUN)
-        command = [SHEAF, "train", str(path), "run.steps=60", "run.save_every=2"]
+        command = [SHEAF, "train", str(path), "run.steps=600", "run.save_every=2", "run.keep=3"]
         newest = lambda: max((p.name for p in (self.output / "checkpoints").glob("step_????????")), default="")
         rng, kills = random.Random(0), 0
         for attempt in range(8):    # each gets at least one checkpoint further, then dies at a random moment
@@ -277,7 +277,7 @@ class Resume(Case):
             deadline = time.monotonic() + 60
             while newest() == before and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.02))
             kills += process.poll() is None
             process.kill()
             process.communicate()
