@@ -21,7 +21,7 @@ ORACLE = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else ".cache/oracle")
 RUNS = {"train_llama": "llama", "train_mistral": "mistral_window", "train_qwen2": "qwen2", "train_qwen3": "qwen3",
         "train_documents": "qwen3_bias_layer_types", "train_adam": "llama_tied"}
 FIELDS = {"step", "loss", "grad_norm", "lr", "tokens", "step_ms", "tokens_per_s", "peak_bytes"}
-# DESIGN.md section 5: two fp32 programs that differ in the order of sums, at rates up to 1e-3.
+# Two fp32 programs that differ in the order of sums, at rates up to 1e-3.
 STEP_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 1e-4
 logging.disable_progress_bar()
 

@@ -42,7 +42,7 @@ const char* const kFixtures[] = {"llama",
                                  "qwen3_tied_default_head_dim",
                                  "qwen3_bias_layer_types"};
 
-// Two fp32 programs that differ in the order of sums: DESIGN.md section 5.
+// Two fp32 programs that differ in the order of sums.
 constexpr double kTolerance = 1e-5;
 
 std::string text(const Shape& shape) {

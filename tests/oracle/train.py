@@ -68,7 +68,7 @@ def train(folder, model, scheduler, clip=4.0, optimizer="AdamW", packing="concat
     assert len(rows) == 15 * BATCH + 2
     write_megatron(folder / "corpus", tokens, sizes, range(len(sizes) + 1), 8)
 
-    lr = 1e-3    # not more: beyond it the order of sums alone moves the curve (DESIGN.md section 5)
+    lr = 1e-3    # not more: beyond it the order of sums alone moves the curve
     params = {"lr": lr, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1} | params
     run = {"model": "?", "data": {"train": "?", "seq_len": SEQ, "shuffle": False, "packing": packing},
            "run": {"steps": STEPS, "output": "?"}, "train_micro_batch_size_per_gpu": MICRO, "gradient_accumulation_steps": ACCUMULATION,
