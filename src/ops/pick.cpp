@@ -2,6 +2,7 @@
 #include <ATen/ops/gather.h>
 
 #include "ops/builder.h"
+#include "ops/owned.h"
 
 namespace sheaf {
 
@@ -16,9 +17,8 @@ OpDef pick() {
               [](const Args& a) {
                 const std::int64_t n = a.in[0].size(-1);
                 if (n == 0) return void(a.out[0].zero_());
-                const at::Tensor ids = a.in[1].to(at::kLong), local = ids.sub(a.owner_begin);
-                const at::Tensor elsewhere = ids.lt(0).logical_or(local.lt(0)).logical_or(local.ge(n));
-                a.out[0].copy_(at::gather(a.in[0], -1, local.clamp(0, n - 1).unsqueeze(-1)).squeeze(-1)).masked_fill_(elsewhere, 0);
+                const auto [local, elsewhere] = owned(a.in[1], a.owner_begin, n);
+                a.out[0].copy_(at::gather(a.in[0], -1, local.unsqueeze(-1)).squeeze(-1)).masked_fill_(elsewhere, 0);
               },
           .exact = true,
           .cases = {{.dims = {{"..", {2, 3}}, {"v", {7}}}, .domain = {Real, Label("v")}}}};

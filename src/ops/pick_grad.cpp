@@ -1,6 +1,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "ops/builder.h"
+#include "ops/owned.h"
 
 namespace sheaf {
 
@@ -13,9 +14,8 @@ OpDef pick_grad() {
                 at::Tensor out = a.out[0].zero_();
                 const std::int64_t n = out.size(-1);
                 if (n == 0) return;
-                const at::Tensor ids = a.in[1].to(at::kLong), local = ids.sub(a.owner_begin);
-                const at::Tensor elsewhere = ids.lt(0).logical_or(local.lt(0)).logical_or(local.ge(n));
-                out.scatter_(-1, local.clamp(0, n - 1).unsqueeze(-1), a.in[0].masked_fill(elsewhere, 0).unsqueeze(-1));
+                const auto [local, elsewhere] = owned(a.in[1], a.owner_begin, n);
+                out.scatter_(-1, local.unsqueeze(-1), a.in[0].masked_fill(elsewhere, 0).unsqueeze(-1));
               },
           .exact = true,
           .cases = {{.dims = {{"..", {2, 3}}, {"v", {7}}}, .domain = {Real, Label("v"), Real}}}};

@@ -2,6 +2,7 @@
 #include <ATen/ops/mul.h>
 
 #include "ops/builder.h"
+#include "ops/owned.h"
 
 namespace sheaf {
 
@@ -14,9 +15,8 @@ OpDef softmax_grad() {
                 const std::int64_t n = a.in[0].size(-1);
                 at::mul_out(a.out[0], a.in[0].sub(a.in[1].unsqueeze(-1)).exp_(), a.in[2].unsqueeze(-1));
                 if (n == 0) return;
-                const at::Tensor ids = a.in[4].to(at::kLong), local = ids.sub(a.owner_begin);
-                const at::Tensor elsewhere = ids.lt(0).logical_or(local.lt(0)).logical_or(local.ge(n));
-                a.out[0].scatter_add_(-1, local.clamp(0, n - 1).unsqueeze(-1), a.in[3].masked_fill(elsewhere, 0).unsqueeze(-1));
+                const auto [local, elsewhere] = owned(a.in[4], a.owner_begin, n);
+                a.out[0].scatter_add_(-1, local.unsqueeze(-1), a.in[3].masked_fill(elsewhere, 0).unsqueeze(-1));
               },
           .in_place = true,
           .cases = {{.dims = {{"..", {2, 3}}, {"v", {7}}}, .domain = {Real, Real, Real, Real, Label("v")}}}};
