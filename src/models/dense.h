@@ -8,7 +8,7 @@ namespace sheaf {
 // Of one micro-batch.
 struct ModelShape {
   std::int64_t rows = 1, seq_len = 1;
-  bool documents = false;    // attention stays inside a document: the input @documents [b, s] numbers them
+  std::int64_t documents = 0;    // most of a row; > 0: attention stays inside each, the input @document_ends [b, c] holds where they end
 };
 
 // Values of the body that tests and other losses read.

@@ -89,8 +89,9 @@ void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixtu
 
 StepResult run_step(const Fixture& fixture, std::int64_t num_micro_batches, DType compute) {
   const at::Tensor& ids = fixture.oracle.at("ids");
-  const Step step =
-      build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), fixture.oracle.contains("documents")}, num_micro_batches, compute);
+  const auto ends = fixture.oracle.find("document_ends");
+  const std::int64_t documents = ends == fixture.oracle.end() ? 0 : ends->second.size(1);
+  const Step step = build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), documents}, num_micro_batches, compute);
   Interpreter interpreter(step.graph);
   give_all(interpreter, step.graph, fixture);
   interpreter.run(Segment::prologue);
