@@ -245,10 +245,10 @@ void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& p
       damage.emplace_back(error.what());
     }
   };
-  for (const auto& [side_name, sum] : impl_->side_files)
+  for (const auto& side : impl_->side_files)
     look([&] {
-      const MappedFile file(impl_->folder + "/" + side_name);
-      if (checksum(file.bytes()) != sum) user_error("{}: is damaged: another checksum was written", file.path());
+      const MappedFile file(impl_->folder + "/" + side.first);
+      if (checksum(file.bytes()) != side.second) user_error("{}: is damaged: another checksum was written", file.path());
     });
   const std::int64_t all = bytes();
   std::int64_t done = 0;

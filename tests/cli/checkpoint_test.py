@@ -68,10 +68,15 @@ class Resume(Case):
 
 class Commands(Case):
     def setUp(self):
+        """One run for all; each test has its own copy."""
         self.names = {"tokenizer.json": '{"a": 1}', "generation_config.json": "{}", "chat_template.jinja": "{{ messages }}"}
-        for name, text in self.names.items():
-            (self.model / name).write_text(text)
-        self.train("run.save_every=2", "run.steps=4")
+        if not hasattr(Commands, "original"):
+            for name, text in self.names.items():
+                (self.model / name).write_text(text)
+            self.train("run.save_every=2", "run.steps=4")
+            Commands.original = self.output
+        self.output = self.at / f"copy-{self.id()}"
+        shutil.copytree(Commands.original, self.output)
         self.newest = self.output / "checkpoints/step_00000004"
         self.rank = self.newest / "rank_00000.safetensors"
 
@@ -150,14 +155,13 @@ class Commands(Case):
         (self.at / "empty/checkpoints/step_00000002.tmp-7").mkdir(parents=True)
         self.failed("verify", self.at / "empty", says=["no complete checkpoint"])
         whole, index = self.rank.read_bytes(), (self.newest / "index.json").read_text()
-        for raw in (b"", whole[:5], whole[:300], whole[:-4], whole + b"1"):
+        for raw in (b"", whole[:300], whole[:-4]):    # tests/checkpoint and tests/fuzz have the others
             self.rank.write_bytes(raw)
             self.failed("verify", self.output, says=[str(self.rank)])
         self.rank.unlink()
         self.failed("verify", self.output, says=[str(self.rank)])
         self.rank.write_bytes(whole)
-        for text in ("{}", "[]", index[:-9], index.replace("parameter/model.norm.weight#0", "x"), index.replace('"version": 1', '"version": 9'),
-                     index.replace("rank_00000.safetensors", "../rank")):
+        for text in ("{}", index[:-9], index.replace("parameter/model.norm.weight#0", "x"), index.replace("rank_00000.safetensors", "../rank")):
             (self.newest / "index.json").write_text(text)
             self.failed("show", self.output, says=["index.json"])
         without = json.loads(index)
