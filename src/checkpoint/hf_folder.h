@@ -44,6 +44,11 @@ struct TensorToWrite {
   std::vector<std::int64_t> shape;
 };
 
+// The files of a HF folder that go with the weights: tokenizer, chat template, generation_config. Paths, sorted. UserError: no such folder.
+std::vector<std::string> side_files(const std::string& folder);
+// Says in a config.json which dtype the weights have, in the key that it uses for it.
+void set_dtype(Json& config, DType dtype);
+
 struct HfWriterOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;
   std::string side_files_from;    // a HF folder whose tokenizer, chat template and generation_config are copied; "": none

@@ -169,10 +169,11 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const Json same = identity(config, rows);
   Progress done;
   if (flags.resume)
-    if (const auto found = restore(executor, checkpoints, same)) done = *found;
+    if (const auto found = restore(executor, checkpoints, same, source.config)) done = *found;
   make_output_folder(config.run.output);
   write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
-  Saver saver(checkpoints, config.run.keep, same);
+  const SaveOptions as_read{.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""};
+  Saver saver(checkpoints, config.run.keep, same, source.config, as_read);
   RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
   if (flags.resume)
     log.say(done.step ? fmt::format("resumed after step {}", done.step)
@@ -221,8 +222,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   }
   if (interrupted) log.say("interrupted: the step is finished, saving the model");
   if (const std::string error = saver.finish(); !error.empty()) save_failed(log, config, error);
-  save_weights(executor, config.run.output + "/model", source.config,
-               {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
+  save_weights(executor, config.run.output + "/model", source.config, as_read);
   log.say(log.summary());
   log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));
   return interrupted ? TrainEnd::interrupted : TrainEnd::finished;

@@ -18,13 +18,16 @@ Values trainable_states(const Graph& graph) {
   return out;
 }
 
-// States mirror the tensors of a HF folder with their dims split; `file_shape` is the shape before the split.
+}    // namespace
+
 Shape file_shape(const ValueInfo& state) {
   if (!state.attrs.has("file_shape")) return state.type.shape;
   Shape shape;
   for (const std::string& extent : split(state.attrs.text("file_shape"), ' ')) shape.push_back(std::stoll(extent));
   return shape;
 }
+
+namespace {
 
 // Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
 bool is_ignored(std::string_view name, bool tied_head) {
@@ -76,7 +79,7 @@ void init_weights(Executor& executor, std::uint64_t seed) {
 
 void save_weights(const Executor& executor, const std::string& folder, Json config, const SaveOptions& options) {
   const Graph& graph = executor.graph();
-  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = std::string(hf_name(options.dtype));
+  set_dtype(config, options.dtype);
   std::vector<TensorToWrite> tensors;
   for (const Value v : trainable_states(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
   HfWriter writer(folder, config, tensors, {.side_files_from = options.side_files_from});
