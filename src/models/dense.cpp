@@ -42,7 +42,6 @@ class Dense {
     Value logits = b_.einsum("b s k, v k -> b s v", x_bsk, head_vk);
     if (b_.type(logits).dtype != DType::fp32) logits = b_.cast(logits, Text("fp32"));
     const Value nll = token_nll(b_, logits, labels);
-    write_mean_loss(b_, nll);
     return {logits, nll};
   }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "models/loss.h"
 #include "passes/pass.h"
 #include "runtime/aten.h"
 
@@ -46,6 +47,7 @@ Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_mic
   Step step;
   Builder b(step.graph, Segment::first, compute);
   step.values = build_dense(b, parse_model_config(fixture.config, fixture.folder + "/config.json"), shape);
+  write_mean_loss(b, step.values.nll);
   verify(step.graph, Level::l1);
   std::vector<Pass> passes = training_passes();
   std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage: for plans
