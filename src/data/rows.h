@@ -15,13 +15,14 @@ namespace sheaf {
 
 inline constexpr std::int32_t kIgnoredLabel = -100;    // no prediction here; the number of PyTorch and HuggingFace
 
-// Where one row goes: arrays of seq_len. labels[i] is the token after ids[i], or kIgnoredLabel if it does not count. documents counts from
-// 0 in every row; attention stays inside one number. Pointers may be null where the array is not wanted.
+// Where one row goes: arrays of seq_len, but document_ends, which has documents() entries. labels[i] is the token after ids[i], or
+// kIgnoredLabel if it does not count. The documents of a row end at document_ends, which do not fall; attention stays inside each, and what
+// remains after the last is one more. Pointers may be null where the array is not wanted.
 struct RowPointers {
   std::int32_t* ids = nullptr;
   std::int32_t* labels = nullptr;
   std::int32_t* positions = nullptr;
-  std::int32_t* documents = nullptr;
+  std::int32_t* document_ends = nullptr;
 };
 
 class RowSet {
@@ -34,6 +35,7 @@ class RowSet {
   virtual std::int64_t count() const = 0;
   virtual std::int64_t seq_len() const = 0;
   virtual std::int64_t predictions() const = 0;    // of all rows: labels that count
+  virtual std::int64_t documents() const = 0;      // pieces of the row that has most of them; 0: concat
   virtual std::string path() const = 0;            // for errors
   virtual void fill(std::int64_t row, const RowPointers& out) const = 0;
 };
@@ -41,7 +43,7 @@ class RowSet {
 // concat:     row i reads tokens [iS, iS + S) and predicts [iS + 1, iS + S + 1); documents are not looked at: one document a row.
 // documents:  next-fit in order. A document of n tokens occupies n - 1 positions; one longer than a row is cut into pieces of S
 //             positions and a rest, each predicting up to the token that the next one starts with; a piece is then packed like a document.
-//             The rest of a row: ids 0, no predictions, a document of its own.
+//             The rest of a row: ids 0, no predictions, a document of its own (not one of documents()).
 // The label of a token that the source does not count is kIgnoredLabel.
 class Rows : public RowSet {
  public:
@@ -51,6 +53,7 @@ class Rows : public RowSet {
   std::int64_t count() const override { return count_; }
   std::int64_t seq_len() const override { return seq_len_; }
   std::int64_t predictions() const override { return predictions_; }
+  std::int64_t documents() const override { return documents_; }
   std::string path() const override { return source_.path(); }
   void fill(std::int64_t row, const RowPointers& out) const override;
 
@@ -64,16 +67,16 @@ class Rows : public RowSet {
   std::int64_t piece_length(const Place& place) const;                 // positions
   void step(Place& place) const;                                       // to the next piece of at least one position
   std::int64_t counted(std::int64_t begin, std::int64_t end) const;    // tokens of [begin, end) whose prediction counts
-  void fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, std::int32_t document, const RowPointers& out) const;
+  void fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, const RowPointers& out) const;
 
   const TokenSource& source_;
   std::int64_t seq_len_;
   Packing packing_;
-  std::int64_t count_ = 0, predictions_ = 0;
+  std::int64_t count_ = 0, predictions_ = 0, documents_ = 0;
   std::vector<Place> begins_;    // documents: the first piece of every row
 };
 
-// The rows of several sets, one set after the other. Keeps references; all have the same seq_len.
+// The rows of several sets, one set after the other. Keeps references; all have the same seq_len and packing.
 class RowUnion : public RowSet {
  public:
   explicit RowUnion(std::vector<const RowSet*> sets);
@@ -81,6 +84,7 @@ class RowUnion : public RowSet {
   std::int64_t count() const override { return begins_.back(); }
   std::int64_t seq_len() const override { return sets_[0]->seq_len(); }
   std::int64_t predictions() const override;
+  std::int64_t documents() const override;
   std::string path() const override;
   void fill(std::int64_t row, const RowPointers& out) const override;
 
@@ -108,7 +112,7 @@ class Batches {
   static std::pair<std::int64_t, std::int64_t> cut(std::int64_t begin, std::int64_t end, std::int64_t part, std::int64_t parts);
   // The row at a place in [0, B) of a step.
   std::int64_t row_of(std::int64_t step, std::int64_t place) const;
-  // Rows of the places [begin, end), one after the other: arrays of (end - begin) × seq_len.
+  // Rows of the places [begin, end), one after the other: arrays of (end - begin) × seq_len, or × documents().
   void fill(std::int64_t step, std::int64_t begin, std::int64_t end, const RowPointers& out) const;
 
  private:

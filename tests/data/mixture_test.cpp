@@ -21,10 +21,12 @@ class NumberedRows : public RowSet {
   std::int64_t count() const override { return count_; }
   std::int64_t seq_len() const override { return 2; }
   std::int64_t predictions() const override { return 2 * count_; }
+  std::int64_t documents() const override { return set_; }
   std::string path() const override { return fmt::format("set{}.txt", set_); }
   void fill(std::int64_t row, const RowPointers& out) const override {
     ASSERT_TRUE(row >= 0 && row < count_);
     if (out.ids) std::fill_n(out.ids, 2, 1000 * set_ + static_cast<std::int32_t>(row));
+    if (out.document_ends) std::fill_n(out.document_ends, set_, 1 + set_);
   }
 
  private:
@@ -143,6 +145,16 @@ TEST(WeightedBatches, unshuffled_rows_come_in_order) {
   for (std::int64_t t = 0; t < 12; ++t) (batches.row_of(t / 4, t % 4) < 2 ? first : second).push_back(batches.row_of(t / 4, t % 4));
   EXPECT_EQ(first, (std::vector<std::int64_t>{0, 1, 0, 1, 0, 1}));
   EXPECT_EQ(second, (std::vector<std::int64_t>{2, 3, 4, 2, 3, 4}));
+}
+TEST(RowUnion, lists_of_documents_are_as_long_as_the_longest) {
+  const NumberedRows a(1, 2), b(3, 2);
+  const RowUnion both({&a, &b});
+  EXPECT_EQ(both.documents(), 3);
+  std::vector<std::int32_t> ends(3, -1);
+  both.fill(0, {.document_ends = ends.data()});
+  EXPECT_EQ(ends, (std::vector<std::int32_t>{2, 2, 2}));
+  both.fill(2, {.document_ends = ends.data()});
+  EXPECT_EQ(ends, (std::vector<std::int32_t>{4, 4, 4}));
 }
 TEST(RowUnion, without_weights_is_one_set_and_one_permutation) {
   const NumberedRows a(0, 7), b(1, 20);
