@@ -7,15 +7,15 @@ namespace {
 
 class ByteEncoder : public Encoder {
  public:
-  void encode(std::string_view document, std::vector<std::int32_t>& ids) const override { encode_part(document, 0, ids); }
+  void encode(std::string_view document, std::vector<std::int32_t>& ids) const override { encode_part(document, 0, document.size(), ids); }
   std::vector<std::size_t> cuts(std::string_view document, std::size_t part_bytes) const override {
     std::vector<std::size_t> ends;
     for (std::size_t end = part_bytes; end < document.size(); end += part_bytes) ends.push_back(end);
     ends.push_back(document.size());
     return ends;
   }
-  void encode_part(std::string_view document, std::size_t begin, std::vector<std::int32_t>& ids) const override {
-    const auto part = document.substr(begin);
+  void encode_part(std::string_view document, std::size_t begin, std::size_t end, std::vector<std::int32_t>& ids) const override {
+    const auto part = document.substr(begin, end - begin);
     ids.insert(ids.end(), reinterpret_cast<const unsigned char*>(part.data()),
                reinterpret_cast<const unsigned char*>(part.data() + part.size()));
   }
@@ -40,8 +40,8 @@ class TokenizerEncoder : public Encoder {
   std::vector<std::size_t> cuts(std::string_view document, std::size_t part_bytes) const override {
     return tokenizer_->cuts(document, part_bytes);
   }
-  void encode_part(std::string_view document, std::size_t begin, std::vector<std::int32_t>& ids) const override {
-    tokenizer_->encode_part(document, begin, document.size(), ids);
+  void encode_part(std::string_view document, std::size_t begin, std::size_t end, std::vector<std::int32_t>& ids) const override {
+    tokenizer_->encode_part(document, begin, end, ids);
   }
   std::string decode(std::span<const std::int32_t> ids, bool skip_special) const override { return tokenizer_->decode(ids, skip_special); }
   std::int64_t vocab_size() const override { return tokenizer_->vocab_size(); }

@@ -23,8 +23,8 @@ class Encoder {
   virtual void encode(std::string_view document, std::vector<std::int32_t>& ids) const = 0;
   // Ends of parts of about part_bytes, the last the size: the ids of the parts, one after the other, are those of the document.
   virtual std::vector<std::size_t> cuts(std::string_view document, std::size_t part_bytes) const = 0;
-  // Ids of document[begin, size). begin is 0 or a cut; what lies before it does not matter, but that something does.
-  virtual void encode_part(std::string_view document, std::size_t begin, std::vector<std::int32_t>& ids) const = 0;
+  // Ids of document[begin, end), where both are 0, the size, or cuts. What lies before begin does not matter, but that something does.
+  virtual void encode_part(std::string_view document, std::size_t begin, std::size_t end, std::vector<std::int32_t>& ids) const = 0;
   virtual std::string decode(std::span<const std::int32_t> ids, bool skip_special) const = 0;
 
   virtual std::int64_t vocab_size() const = 0;    // every id is below it

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -26,11 +27,11 @@ std::string text_ending(const std::string& path) {
 
 // What a worker takes: whole lines of a JSONL file, or a part of a document.
 struct Piece {
-  std::string text;
-  std::size_t begin = 0;          // .txt: the part is [begin, size); before it is a bit of what came before, if anything did
-  std::int64_t first_line = 0;    // .jsonl
-  std::int64_t consumed = 0;      // bytes of the file, this piece included
-  bool ends_document = false;     // .txt
+  std::shared_ptr<const std::string> text;
+  std::size_t begin = 0, end = 0;    // the piece is [begin, end) of it; around it is what its encoding may look at
+  std::int64_t first_line = 0;       // .jsonl
+  std::int64_t consumed = 0;         // bytes of the file, this piece included
+  bool ends_document = false;        // .txt
 };
 struct Encoded {
   std::vector<std::int32_t> ids;
@@ -70,10 +71,11 @@ class LineReader : public PieceReader {
     }
     const std::size_t length = end == std::string::npos ? buffer_.size() : end + 1;
     if (length == 0) return std::nullopt;
-    Piece piece{.text = buffer_.substr(0, length), .first_line = line_, .consumed = stream_->consumed()};
+    auto text = std::make_shared<const std::string>(buffer_, 0, length);
     buffer_.erase(0, length);
-    line_ += std::count(piece.text.begin(), piece.text.end(), '\n');
-    return piece;
+    const std::int64_t first_line = line_;
+    line_ += std::count(text->begin(), text->end(), '\n');
+    return Piece{.text = std::move(text), .end = length, .first_line = first_line, .consumed = stream_->consumed()};
   }
 
  private:
@@ -89,33 +91,38 @@ class DocumentReader : public PieceReader {
   std::optional<Piece> next() override {
     while (ready_ == ends_.size()) {
       if (done_) return std::nullopt;
-      // What is left begins at a cut, or at the begin of the document. Twice as much as before where no cut was found: linear work.
-      if (begin_ > kContext) {
-        buffer_.erase(0, begin_ - kContext);
-        begin_ = kContext;
-      }
-      const std::size_t wanted = begin_ + std::max(8 * kPart, 2 * (buffer_.size() - begin_));
-      while (!done_ && buffer_.size() < wanted) done_ = !more(buffer_);
-      const std::string_view rest = std::string_view(buffer_).substr(begin_);
-      ends_ = rest.empty() ? std::vector<std::size_t>() : encoder_.cuts(rest, kPart);
-      if (!done_) ends_.pop_back();    // the end of the buffer is not one of the document
-      for (std::size_t& end : ends_) end += begin_;
-      ready_ = 0;
+      fill();
     }
-    const std::size_t end = ends_[ready_++], context = std::min(begin_, kContext);
-    Piece piece{.text = buffer_.substr(begin_ - context, end - begin_ + context), .begin = context, .consumed = stream_->consumed()};
+    const std::size_t end = ends_[ready_++];
+    Piece piece{.text = buffer_, .begin = begin_, .end = end, .consumed = stream_->consumed()};
     piece.ends_document = done_ && ready_ == ends_.size();
     begin_ = end;
     return piece;
   }
 
  private:
-  static constexpr std::size_t kContext = 64;
+  static constexpr std::size_t kContext = 16;    // that a part is not the begin of its document is all that is to be seen of it
+
+  // A new buffer, since pieces still hold the old one. What is left of that begins at a cut, or at the begin of the document. Where no cut
+  // was found, it becomes twice as large: linear work.
+  void fill() {
+    const std::size_t left = buffer_->size() - begin_, context = std::min(begin_, kContext);
+    auto next = std::make_shared<std::string>(*buffer_, begin_ - context);
+    const std::size_t wanted = std::max(8 * kPart, 2 * left);
+    while (!done_ && next->size() < wanted) done_ = !more(*next);
+    begin_ = context;
+    ends_.clear();
+    ready_ = 0;
+    if (next->size() > context) ends_ = encoder_.cuts(std::string_view(*next).substr(context), kPart);
+    if (!done_) ends_.pop_back();    // the end of the buffer is not one of the document
+    for (std::size_t& end : ends_) end += context;
+    buffer_ = std::move(next);
+  }
 
   const Encoder& encoder_;
-  std::string buffer_;
+  std::shared_ptr<const std::string> buffer_ = std::make_shared<std::string>();
   std::size_t begin_ = 0, ready_ = 0;
-  std::vector<std::size_t> ends_;    // in buffer_; those before ready_ are done
+  std::vector<std::size_t> ends_;    // in *buffer_; those before ready_ are done
   bool done_ = false;
 };
 
@@ -130,7 +137,7 @@ class PieceEncoder {
       encode_lines(piece, out);
       return out;
     }
-    options_.encoder->encode_part(piece.text, piece.begin, out.ids);
+    options_.encoder->encode_part(*piece.text, piece.begin, piece.end, out.ids);
     out.any_text = !out.ids.empty();
     check_ids(out.ids, 0, path_);
     if (piece.ends_document) end_document(out, false);
@@ -139,7 +146,7 @@ class PieceEncoder {
 
  private:
   void encode_lines(const Piece& piece, Encoded& out) const {
-    const std::string_view all = piece.text;
+    const std::string_view all = *piece.text;
     std::int64_t number = piece.first_line;
     for (std::size_t begin = 0; begin < all.size(); ++number) {
       const std::size_t end = std::min(all.find('\n', begin), all.size());
