@@ -81,11 +81,20 @@ std::string TurnFinder::leading_special_token(std::string_view rest) const {
   return encoder_.decode(first, true).empty() && rest.starts_with(token) ? token : "";
 }
 
+std::string TurnFinder::without_last_special_token(const std::string& text) const {
+  for (std::size_t at = text.size(); at-- > 0;)
+    if (leading_special_token(std::string_view(text).substr(at)).size() == text.size() - at) return text.substr(0, at);
+  return "";
+}
+
 TextSpan TurnFinder::place_of_turn(std::size_t i) const {
   const std::string& whole = whole_.text;
   const bool last = i + 1 == messages_.size();
   const std::string prompt = render(first_of(messages_, i), true).text;
   const std::string turn = last ? whole : render(first_of(messages_, i + 1), false).text;
+  // A generation prompt that is always there would count as the end of the turn.
+  if (common_suffix(prompt, turn) > 0 && prompt == render(first_of(messages_, i), false).text)
+    uncertain(i, "it does not look at add_generation_prompt");
   const bool begins = whole.starts_with(prompt), ends = whole.starts_with(turn);
   if (begins && ends && prompt.size() <= turn.size()) return {prompt.size(), turn.size()};
 
@@ -113,8 +122,11 @@ TextSpan TurnFinder::place_of_turn(std::size_t i) const {
     const std::string rest = one.substr(one.size() - common_suffix(one, other));
     if (!whole.ends_with(rest)) uncertain(i, "what comes after depends on its content");
     end = whole.size() - rest.size();
+    const std::string shorter = without_last_special_token(tail);
     if (rest.starts_with(tail)) {
       end += tail.size();
+    } else if (!shorter.empty() && rest.starts_with(shorter)) {    // the conversation has an end of its own (Phi-3.5)
+      end += shorter.size();
     } else {    // one token says that the turn ends, another that the conversation does (gpt-oss)
       const std::string token = leading_special_token(rest);
       if (token.empty() || leading_special_token(tail) != trimmed(tail)) uncertain(i, "it ends otherwise when more follows");

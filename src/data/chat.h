@@ -25,7 +25,8 @@ class TurnFinder {
   // The conversation up to message i, i included, or all of it; the content of i replaced by a word that no template knows.
   std::string with_word(std::size_t i, bool whole, const char* word) const;
   TextSpan place_of_turn(std::size_t i) const;
-  std::string leading_special_token(std::string_view rest) const;    // the token's text; "": `rest` begins with none
+  std::string leading_special_token(std::string_view rest) const;           // the token's text; "": `rest` begins with none
+  std::string without_last_special_token(const std::string& text) const;    // "" where it does not end with one
   [[noreturn]] void uncertain(std::size_t i, const char* what) const;
 
   const ChatTemplate& template_;

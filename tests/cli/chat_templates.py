@@ -1,7 +1,7 @@
 """Chat templates of our own in the manner of the common families, and what the assistant's turns are in what they render.
 
-TEMPLATES: name -> (template, function from messages to the texts of the turns, in order). A turn is what the model writes: what follows the
-generation prompt, with the token that ends it. None: the template marks its turns itself, and transformers tells them.
+TEMPLATES: name -> (template, function from messages to the texts of the turns, in order, what stands before each). A turn is what the model
+writes: what follows the generation prompt, with the token that ends it. None: the template marks its turns itself, and transformers tells them.
 """
 CHATML = """{% for message in messages %}
 {{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}
@@ -114,6 +114,13 @@ GPT_OSS = """{%- for message in messages %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
 
+# The whole conversation has an end of its own.
+PHI = """{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] + '<|end|>\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% else %}{{ eos_token }}{% endif %}"""
+
+# A generation prompt whether it is asked for or not.
+ALWAYS = """{% for message in messages %}{{ '<|start|>' + message['role'] + message['content'] + '<|end|>' }}{% endfor %}<|start|>assistant"""
+
 # What comes after a turn depends on what it says: nothing is certain.
 ECHO = """{% for message in messages %}{{ '<' + message.role + '>' + message.content + messages[-1].content | length | string }}{% endfor %}"""
 
@@ -144,16 +151,24 @@ def gpt_oss_turns(messages):
     return turns
 
 
+def phi_turns(messages):
+    turns = [a + "<|end|>\n" for a in answers(messages)]
+    if messages[-1]["role"] == "assistant":
+        turns[-1] += "</s>"
+    return turns
+
+
 TEMPLATES = {
-    "chatml": (CHATML, lambda m: [a + "<|im_end|>\n" for a in answers(m)]),
-    "marked": (MARKED, None),
-    "marked_lines": (MARKED_LINES, None),
-    "llama3": (LLAMA3, lambda m: [a.strip() + "<|eot_id|>" for a in answers(m)]),
-    "mistral": (MISTRAL, lambda m: [" " + a + "</s>" for a in answers(m)]),
-    "gemma": (GEMMA, lambda m: [a.strip() + "<end_of_turn>\n" for a in answers(m)]),
-    "deepseek": (DEEPSEEK, lambda m: [a.split("</think>")[-1] + "<|end_of_sentence|>" for a in answers(m)]),
-    "qwen3": (QWEN3, qwen3_turns),
-    "gpt_oss": (GPT_OSS, gpt_oss_turns),
+    "chatml": (CHATML, lambda m: [a + "<|im_end|>\n" for a in answers(m)], "<|im_start|>assistant\n"),
+    "marked": (MARKED, None, ""),
+    "marked_lines": (MARKED_LINES, None, ""),
+    "llama3": (LLAMA3, lambda m: [a.strip() + "<|eot_id|>" for a in answers(m)], "assistant<|end_header_id|>\n\n"),
+    "mistral": (MISTRAL, lambda m: [" " + a + "</s>" for a in answers(m)], "[/INST]"),
+    "gemma": (GEMMA, lambda m: [a.strip() + "<end_of_turn>\n" for a in answers(m)], "<start_of_turn>model\n"),
+    "deepseek": (DEEPSEEK, lambda m: [a.split("</think>")[-1] + "<|end_of_sentence|>" for a in answers(m)], "<|Assistant|>"),
+    "qwen3": (QWEN3, qwen3_turns, "<|im_start|>assistant\n"),
+    "phi": (PHI, phi_turns, "<|start|>assistant\n"),
+    "gpt_oss": (GPT_OSS, gpt_oss_turns, "<|start|>assistant"),
 }
 
 CONVERSATIONS = [
