@@ -44,6 +44,7 @@ class Tokenizer {
  private:
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
+  friend class StreamEncoder;
 };
 
 // Encodes one document that arrives in chunks of any size, keeping only the tail whose ids later text may change.
