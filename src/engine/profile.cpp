@@ -75,6 +75,7 @@ std::string profile_trace(const Executor& executor, std::int64_t step) {
     const Work work = work_of(graph, node);
     const std::string segment(name(call.segment));
     Json args = {{"op", std::string(node.op->name)}, {"kernel", std::string(call.kernel)}, {"micro_batch", call.micro_batch}};
+    args["out"] = Json::array();
     for (const Value v : node.out) args["out"].push_back(name_of(graph, v) + " " + print(graph.type(v), Mesh{}));
     args["flops"] = work.flops, args["bytes"] = work.bytes;
     complete(kCalls, std::string(node.op->name), segment, call.begin, call.seconds, std::move(args));
