@@ -77,11 +77,10 @@ void write_checkpoint(const std::string& folder, const Json& meta, std::span<con
                       std::span<const MappedFile> side_files) {
   constexpr std::string_view kFile = "rank_00000.safetensors";
   AtomicFolder out(folder, "index.json");
-  Json tensors = Json::array(), sums = Json::object();
+  Json tensors = Json::array();
   std::map<std::pair<std::string, std::string>, std::size_t> position;
-  Json header = Json::object();
-  header["__metadata__"] = Json::object();
-  std::int64_t end = 0;
+  std::vector<TensorToWrite> entries;
+  std::map<std::string, std::string> sums;
   std::vector<std::span<const std::byte>> data;
   for (const ChunkToWrite& chunk : chunks) {
     const auto [found, fresh] = position.emplace(std::pair(chunk.tensor, chunk.kind), tensors.size());
@@ -95,19 +94,14 @@ void write_checkpoint(const std::string& folder, const Json& meta, std::span<con
     const std::string entry = fmt::format("{}/{}#{}", chunk.kind, chunk.tensor, list.size());
     const std::int64_t bytes = num_elements(chunk.box) * size_bytes(chunk.dtype);
     data.emplace_back(static_cast<const std::byte*>(chunk.data), static_cast<std::size_t>(bytes));
-    header["__metadata__"][entry] = checksum(data.back());
-    header[entry] = {
-        {"dtype", std::string(safetensors_name(chunk.dtype))}, {"shape", shape_of(chunk.box)}, {"data_offsets", {end, end + bytes}}};
+    sums[entry] = checksum(data.back());
+    entries.push_back({entry, chunk.dtype, shape_of(chunk.box)});
     list.push_back({{"box", box_json(chunk.box)}, {"file", std::string(kFile)}, {"entry", entry}});
-    end += bytes;
   }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const std::uint64_t length = text.size();
+  const std::string header = safetensors_header(entries, sums);
   OutputFile file = out.create(std::string(kFile));
-  file.write_at(0, std::as_bytes(std::span(&length, 1)));
-  file.write_at(sizeof(length), text);
-  auto offset = static_cast<std::int64_t>(sizeof(length) + length);
+  file.write_at(0, header);
+  auto offset = static_cast<std::int64_t>(header.size());
   for (const auto& bytes : data) {
     file.write_at(offset, bytes);
     offset += static_cast<std::int64_t>(bytes.size());

@@ -77,25 +77,16 @@ struct HfWriter::State {
     return shards;
   }
 
-  // Wide dtypes first and a header of a multiple of 8 bytes: then every tensor is aligned to its elements.
+  // Wide dtypes first: then every tensor is aligned to its elements.
   void start_shard(std::vector<std::size_t> members) {
     std::stable_sort(members.begin(), members.end(),
                      [&](std::size_t a, std::size_t b) { return size_bytes(tensors[a].dtype) > size_bytes(tensors[b].dtype); });
-    std::string header = R"({"__metadata__":{"format":"pt"})";
-    std::int64_t end = 0;
-    for (const std::size_t i : members) {
-      slots[i].offset = end;
-      end += slots[i].bytes;
-      header += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", json_text(tensors[i].name),
-                            safetensors_name(tensors[i].dtype), fmt::join(tensors[i].shape, ","), slots[i].offset, end);
-    }
-    header += '}';
-    header.resize((header.size() + 7) / 8 * 8, ' ');
-    const std::uint64_t length = header.size();
-    for (const std::size_t i : members) slots[i].offset += static_cast<std::int64_t>(sizeof(length) + length);
-    OutputFile& file = files.emplace_back(folder.create(file_names[files.size()]));
-    file.write_at(0, std::as_bytes(std::span(&length, 1)));
-    file.write_at(sizeof(length), header);
+    std::vector<TensorToWrite> entries;
+    for (const std::size_t i : members) entries.push_back(tensors[i]);
+    const std::string header = safetensors_header(entries, {{"format", "pt"}});
+    auto end = static_cast<std::int64_t>(header.size());
+    for (const std::size_t i : members) slots[i].offset = std::exchange(end, end + slots[i].bytes);
+    files.emplace_back(folder.create(file_names[files.size()])).write_at(0, header);
   }
 
   void write_index() const {

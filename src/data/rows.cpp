@@ -30,7 +30,7 @@ void Rows::count_rows() {
 }
 
 void Rows::pack_documents() {
-  std::int64_t room = 0;    // positions left in the last row
+  std::int64_t room = 0, pieces = 0;    // positions left in the last row, and what it holds
   Place place{.document = 0, .offset = 0};
   if (place.document < source_.document_count() && piece_length(place) == 0) step(place);
   for (; place.document < source_.document_count(); step(place)) {
@@ -38,7 +38,9 @@ void Rows::pack_documents() {
     if (length > room) {
       begins_.push_back(place);
       room = seq_len_;
+      pieces = 0;
     }
+    documents_ = std::max(documents_, ++pieces);
     room -= length;
     predictions_ += length;
   }
@@ -55,7 +57,7 @@ void Rows::step(Place& place) const {
   while (place.document < source_.document_count() && piece_length(place) == 0) place = {.document = place.document + 1, .offset = 0};
 }
 
-void Rows::fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, std::int32_t document, const RowPointers& out) const {
+void Rows::fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, const RowPointers& out) const {
   const auto n = static_cast<std::size_t>(length);
   if (out.ids) source_.read(token, {out.ids + at, n});
   if (out.labels && out.ids) {
@@ -65,26 +67,25 @@ void Rows::fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, 
     source_.read(token + 1, {out.labels + at, n});
   }
   if (out.positions) std::iota(out.positions + at, out.positions + at + length, 0);
-  if (out.documents) std::fill_n(out.documents + at, n, document);
 }
 
 void Rows::fill(std::int64_t row, const RowPointers& out) const {
   SHEAF_CHECK(row >= 0 && row < count_, "row {} of {}", row, count_);
-  if (packing_ == Packing::concat) return fill_piece(row * seq_len_, 0, seq_len_, 0, out);
+  if (packing_ == Packing::concat) return fill_piece(row * seq_len_, 0, seq_len_, out);
 
-  std::int64_t at = 0;
-  std::int32_t document = 0;
+  std::int64_t at = 0, document = 0;
   for (Place place = begins_[static_cast<std::size_t>(row)]; place.document < source_.document_count(); step(place), ++document) {
     const std::int64_t length = piece_length(place);
     if (length > seq_len_ - at) break;
-    fill_piece(source_.document_begin(place.document) + place.offset, at, length, document, out);
+    fill_piece(source_.document_begin(place.document) + place.offset, at, length, out);
     at += length;
+    if (out.document_ends) out.document_ends[document] = static_cast<std::int32_t>(at);
   }
   const auto rest = static_cast<std::size_t>(seq_len_ - at);
   if (out.ids) std::fill_n(out.ids + at, rest, 0);
   if (out.labels) std::fill_n(out.labels + at, rest, kIgnoredLabel);
   if (out.positions) std::iota(out.positions + at, out.positions + seq_len_, 0);
-  if (out.documents) std::fill_n(out.documents + at, rest, document);
+  if (out.document_ends) std::fill(out.document_ends + document, out.document_ends + documents_, static_cast<std::int32_t>(at));
 }
 
 Batches::Batches(const Rows& rows, std::int64_t batch_size, bool shuffle, std::uint64_t seed)
@@ -115,9 +116,9 @@ std::int64_t Batches::row_of(std::int64_t step, std::int64_t place) const {
 
 void Batches::fill(std::int64_t step, std::int64_t begin, std::int64_t end, const RowPointers& out) const {
   for (std::int64_t place = begin; place < end; ++place) {
-    const std::int64_t shift = (place - begin) * rows_.seq_len();
-    const auto at = [&](std::int32_t* array) { return array ? array + shift : nullptr; };
-    rows_.fill(row_of(step, place), {at(out.ids), at(out.labels), at(out.positions), at(out.documents)});
+    const auto at = [&](std::int32_t* array, std::int64_t row) { return array ? array + (place - begin) * row : nullptr; };
+    const std::int64_t n = rows_.seq_len();
+    rows_.fill(row_of(step, place), {at(out.ids, n), at(out.labels, n), at(out.positions, n), at(out.document_ends, rows_.documents())});
   }
 }
 

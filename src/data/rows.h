@@ -16,19 +16,20 @@ inline constexpr std::int32_t kIgnoredLabel = -100;    // no prediction here; th
 
 std::optional<Packing> packing_from_name(std::string_view name);
 
-// Where one row goes: arrays of seq_len. labels[i] is the token after ids[i]. documents counts from 0 in every row; attention stays
-// inside one number. Pointers may be null where the array is not wanted.
+// Where one row goes: arrays of seq_len, but document_ends, which has documents() entries. labels[i] is the token after ids[i]. The
+// documents of a row end at document_ends, which do not fall; attention stays inside each, and what remains after the last is one more.
+// Pointers may be null where the array is not wanted.
 struct RowPointers {
   std::int32_t* ids = nullptr;
   std::int32_t* labels = nullptr;
   std::int32_t* positions = nullptr;
-  std::int32_t* documents = nullptr;
+  std::int32_t* document_ends = nullptr;
 };
 
 // concat:     row i reads tokens [iS, iS + S) and predicts [iS + 1, iS + S + 1); documents are not looked at: one document a row.
 // documents:  next-fit in order. A document of n tokens occupies n - 1 positions; one longer than a row is cut into pieces of S
 //             positions and a rest, each predicting up to the token that the next one starts with; a piece is then packed like a document.
-//             The rest of a row: ids 0, no predictions, a document of its own.
+//             The rest of a row: ids 0, no predictions, a document of its own (not one of documents()).
 class Rows {
  public:
   // Keeps a reference to the source. UserError where it does not give one row.
@@ -39,6 +40,7 @@ class Rows {
   std::int64_t count() const { return count_; }
   std::int64_t seq_len() const { return seq_len_; }
   std::int64_t predictions() const { return predictions_; }    // of all rows: labels that count
+  std::int64_t documents() const { return documents_; }        // pieces of the row that has most of them; 0: concat
   void fill(std::int64_t row, const RowPointers& out) const;
 
  private:
@@ -50,12 +52,12 @@ class Rows {
   void pack_documents();
   std::int64_t piece_length(const Place& place) const;    // positions
   void step(Place& place) const;                          // to the next piece of at least one position
-  void fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, std::int32_t document, const RowPointers& out) const;
+  void fill_piece(std::int64_t token, std::int64_t at, std::int64_t length, const RowPointers& out) const;
 
   const TokenSource& source_;
   std::int64_t seq_len_;
   Packing packing_;
-  std::int64_t count_ = 0, predictions_ = 0;
+  std::int64_t count_ = 0, predictions_ = 0, documents_ = 0;
   std::vector<Place> begins_;    // documents: the first piece of every row
 };
 
@@ -75,7 +77,7 @@ class Batches {
   }
   // The row at a place in [0, B) of a step.
   std::int64_t row_of(std::int64_t step, std::int64_t place) const;
-  // Rows of the places [begin, end), one after the other: arrays of (end - begin) × seq_len.
+  // Rows of the places [begin, end), one after the other: arrays of (end - begin) × seq_len, or × documents().
   void fill(std::int64_t step, std::int64_t begin, std::int64_t end, const RowPointers& out) const;
 
  private:

@@ -66,9 +66,8 @@ Model open_model(const ModelSource& source) {
   return model;
 }
 
-Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& flags) {
-  const ModelShape shape{
-      .rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = config.data.packing == Packing::documents};
+Graph build_step(const RunConfig& config, const Json& model, std::int64_t documents, const TrainFlags& flags) {
+  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = documents};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
@@ -89,13 +88,15 @@ Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& f
 // Host buffers of one step's rows, as the graph's inputs want them: [M, b, S].
 class StepRows {
  public:
-  StepRows(const Batches& batches, std::int64_t seq_len, Executor& executor) : batches_(batches), executor_(executor) {
+  StepRows(const Batches& batches, std::int64_t seq_len, std::int64_t documents, Executor& executor)
+      : batches_(batches), executor_(executor) {
     const std::size_t n = static_cast<std::size_t>(batches.batch_size() * seq_len);
-    for (auto* buffer : {&ids_, &labels_, &positions_, &documents_}) buffer->resize(n);
+    for (auto* buffer : {&ids_, &labels_, &positions_}) buffer->resize(n);
+    document_ends_.resize(static_cast<std::size_t>(batches.batch_size() * documents));
   }
   void load(std::int64_t step) {
-    batches_.fill(step, 0, batches_.batch_size(), {ids_.data(), labels_.data(), positions_.data(), documents_.data()});
-    give("ids", ids_), give("labels", labels_), give("positions", positions_), give("documents", documents_);
+    batches_.fill(step, 0, batches_.batch_size(), {ids_.data(), labels_.data(), positions_.data(), document_ends_.data()});
+    give("ids", ids_), give("labels", labels_), give("positions", positions_), give("document_ends", document_ends_);
   }
 
  private:
@@ -105,7 +106,7 @@ class StepRows {
   }
   const Batches& batches_;
   Executor& executor_;
-  std::vector<std::int32_t> ids_, labels_, positions_, documents_;
+  std::vector<std::int32_t> ids_, labels_, positions_, document_ends_;
 };
 
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
@@ -160,7 +161,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
   check_output_folder(config.run.output, flags.resume);
 
-  Graph step = build_step(config, source.config, flags);
+  Graph step = build_step(config, source.config, rows.documents(), flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
   if (!flags.dump_ir.empty()) write_file_atomically(flags.dump_ir + "/plan.txt", executor.describe());
   if (source.folder)
@@ -200,7 +201,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
       human_bytes(static_cast<double>(executor.planned_bytes())), human_bytes(static_cast<double>(executor.memory().persistent_bytes)),
       human_bytes(static_cast<double>(executor.memory().arena_bytes))));
 
-  StepRows step_rows(batches, config.data.seq_len, executor);
+  StepRows step_rows(batches, config.data.seq_len, rows.documents(), executor);
   bool interrupted = false;
   const std::int64_t resumed_at = done.step;
   const auto save = [&] {

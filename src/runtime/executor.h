@@ -11,11 +11,15 @@
 
 namespace sheaf {
 
+class Executor;
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::cpu;
   int device_index = 0;
   bool deterministic = true;
   bool poison = false;    // the arena starts as NaN: whatever reads what nothing wrote is seen
+  // Another executor on the same device, idle while this one runs a step: states that it has too are read where they lie there (@w, or its
+  // copy @w.c in the dtype wanted here), and its arena serves this one as well if it is large enough.
+  const Executor* beside = nullptr;
 };
 
 // Throws UserError if the device is absent: what was found and how to get it.
@@ -44,7 +48,7 @@ class Executor {
   void run_step();
   double metric(std::string_view name) const;    // @metric.NAME of the last step
 
-  // Bytes on the device: what the plan says, and what the blocks that were allocated hold.
+  // Bytes on the device: what the plan says, and what the blocks that were allocated hold. Not those of the executor beside.
   std::int64_t planned_bytes() const;
   std::int64_t peak_bytes() const;
 
