@@ -51,6 +51,7 @@ void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, 
     if (checked_bytes(tensor.dtype, shape->second, where) != bytes_of(tensor) || !is_convertible(tensor.dtype, target))
       user_error("{} is {} {}, which is no {} {}", where, name(tensor.dtype), shape_text(tensor.shape), name(target),
                  shape_text(shape->second));
+    if (bytes_of(tensor) > checkpoint.bytes()) user_error("{} has {} bytes, all chunks together fewer", where, bytes_of(tensor));
     tensors.push_back({tensor.name, target, shape->second});
     parameters.push_back(&tensor);
     all += bytes_of(tensor);

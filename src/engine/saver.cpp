@@ -1,6 +1,7 @@
 #include "engine/saver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <ctime>
 #include <filesystem>
 #include <iterator>
@@ -62,6 +63,7 @@ struct Saver::Impl {
   std::vector<MappedFile> side_files;    // open from the start: what became of them since then does not matter
   std::vector<std::byte> snapshot;
   std::thread writer;
+  std::atomic<std::int64_t> last_complete = 0;
   std::string error;
 
   std::string wait() {
@@ -72,6 +74,7 @@ struct Saver::Impl {
   void write(const Json& meta, const std::vector<ChunkToWrite>& chunks, std::int64_t step) {
     try {
       write_checkpoint(folder + "/" + checkpoint_name(step), meta, chunks, side_files);
+      last_complete = step;
       if (keep == 0) return;
       auto found = list_checkpoints(folder);
       for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) remove_whole(found[i].folder);
@@ -92,6 +95,7 @@ Saver::Saver(std::string folder, std::int64_t keep, Json identity, Json config, 
 }
 Saver::~Saver() { impl_->wait(); }
 std::string Saver::finish() { return impl_->wait(); }
+std::int64_t Saver::last_complete() const { return impl_->last_complete; }
 
 std::string Saver::save(const Executor& executor, const Progress& progress) {
   std::string error = impl_->wait();

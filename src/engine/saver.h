@@ -27,6 +27,8 @@ class Saver {
   // is returned (empty: nothing); it left no file behind and the last complete checkpoint is untouched.
   std::string save(const Executor& executor, const Progress& progress);
   std::string finish();    // waits for the write in hand; what went wrong with it
+  // Step of the newest checkpoint that this Saver completed; 0: none. Another thread is at it, so it may be newer a moment later.
+  std::int64_t last_complete() const;
 
  private:
   struct Impl;

@@ -1,5 +1,6 @@
 #include "engine/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -30,7 +31,7 @@ namespace fs = std::filesystem;
 // Before the long work of loading: nothing is written yet.
 void check_output_folder(const std::string& folder, bool resume) {
   std::error_code error;
-  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
+  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints", "tensorboard"})
     if (!resume && fs::exists(folder + "/" + mark, error))
       user_error("{}: already holds a run (it has {}); go on with --resume, or name another with run.output=FOLDER", folder, mark);
 }
@@ -131,6 +132,13 @@ void save_failed(RunLog& log, const RunConfig& config, const std::string& error)
   log.say("WARNING: checkpoint not written, the last complete one stays: " + error);
 }
 
+void report_profile(RunLog& log, const Executor& executor, const std::string& output, std::int64_t step) {
+  log.say(profile_table(executor));
+  const std::string path = fmt::format("{}/profile_step_{}.json", output, step);
+  write_file_atomically(path, profile_trace(executor, step));
+  log.say(fmt::format("trace of step {}: {} (opens in ui.perfetto.dev and chrome://tracing)", step, path));
+}
+
 // Setting up, above all measuring kernels' scratch, takes and frees many blocks, which glibc keeps for later: a third of what a small run
 // needs. A step allocates nothing of the kind.
 void return_freed_memory() {
@@ -183,7 +191,10 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
   const SaveOptions as_read{.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""};
   Saver saver(checkpoints, config.run.keep, same, source.config, as_read);
-  RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
+  RunLog log(config.run.output, {.num_steps = config.run.steps,
+                                 .log_every = config.run.log_every,
+                                 .done = done.step,
+                                 .stop_on_write_error = config.run.stop_on_save_error});
   if (flags.resume)
     log.say(done.step ? fmt::format("resumed after step {}", done.step)
                       : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
@@ -202,6 +213,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
 
   StepRows step_rows(batches, config.data.seq_len, rows.documents(), executor);
   bool interrupted = false;
+  const std::int64_t resumed_at = done.step;
   const auto save = [&] {
     if (const std::string error = saver.save(executor, done); !error.empty()) save_failed(log, config, error);
   };
@@ -224,17 +236,18 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
     record.peak_share = peak_flops > 0 ? flops_per_token * all_tokens / record.seconds / peak_flops : 0;
     done.step = s + 1;
     done.committed += record.committed;
+    record.last_checkpoint = std::max(saver.last_complete(), resumed_at);
     log.add(record);
-    if (s + 1 == flags.profile) log.say(profile_table(executor));
+    if (s + 1 == flags.profile) report_profile(log, executor, config.run.output, s + 1);
     interrupted = stop.load();
     const bool last = interrupted || done.step == config.run.steps;
     if (config.run.save_every > 0 && (done.step % config.run.save_every == 0 || last)) save();
   }
   if (interrupted) log.say("interrupted: the step is finished, saving the model");
   if (const std::string error = saver.finish(); !error.empty()) save_failed(log, config, error);
+  log.finish();
   save_weights(executor, config.run.output + "/model", source.config, as_read);
   log.say(log.summary());
-  log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));
   return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
 }
 

@@ -78,6 +78,8 @@ struct Executor::Impl {
   std::map<std::string, std::size_t, std::less<>> argument_slot, metric_slot;
   std::vector<DType> slot_dtype;
   bool timing = false;
+  std::chrono::steady_clock::time_point step_begin;
+  std::int64_t micro_batch = 0;    // that `rest` is at
   std::vector<CallTime> times;
 
   void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
@@ -255,7 +257,8 @@ void Executor::Impl::run(Segment segment) {
     }
     if (!timing) continue;
     if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream
-    times.push_back({segment, n, call.kernel(), std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin, before = begin - step_begin;
+    times.push_back({segment, n, call.kernel(), taken.count(), before.count(), micro_batch});
   }
 }
 
@@ -310,6 +313,7 @@ void Executor::run_step() {
   const c10::DeviceGuard device(at_device(m.options));
   take_lasting_workspaces(m.options.device, m.options.device_index);    // again: the thread may be another one than the constructor's
   m.times.clear();
+  m.step_begin = std::chrono::steady_clock::now();
   const auto host = [&](std::size_t first, std::size_t count) {
     return m.slots.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
   };
@@ -325,8 +329,10 @@ void Executor::run_step() {
   m.run(Segment::first);
   for (std::int64_t i = 1; i < m.num_micro_batches; ++i) {
     set_micro_batch(i);
+    m.micro_batch = i;
     m.run(Segment::rest);
   }
+  m.micro_batch = 0;
   m.run(Segment::epilogue);
   if (metrics) host(arguments, metrics).copy_(m.slot_block(arguments, metrics));
 }

@@ -55,12 +55,14 @@ class Executor {
   // What the plan runs, as text: one line per call with kernel, place and scratch.
   std::string describe() const;
 
-  // Seconds of each call of the last step, if timing is on (it synchronises the device after each call).
+  // Each call of the last step, if timing is on (it synchronises the device after each call). Seconds; `begin` from the start of the step.
   struct CallTime {
     Segment segment;
     std::size_t node;
     std::string_view kernel;
     double seconds;
+    double begin;
+    std::int64_t micro_batch;    // 0 in prologue, first and epilogue
   };
   void time_calls(bool on);
   const std::vector<CallTime>& call_times() const;

@@ -1,9 +1,8 @@
 // A Megatron index. The first byte says how many bytes the token file has, the rest is the index.
-#include "data/megatron.h"
-
 #include <array>
 #include <vector>
 
+#include "data/megatron.h"
 #include "fuzz/scratch_folder.h"
 
 using namespace sheaf;

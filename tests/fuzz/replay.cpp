@@ -16,8 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 namespace {
 
-constexpr unsigned kSeconds = 20;                    // per file, with all that is made of it: some thousand runs
-constexpr rlim_t kBytes = rlim_t{2} << 30;           // of the process
+constexpr unsigned kSeconds = 20;                      // per file, with all that is made of it: some thousand runs
+constexpr rlim_t kBytes = rlim_t{2} << 30;             // of the process
 constexpr std::size_t kSmall = 1500, kPlaces = 400;    // a larger file has no more than so many prefixes and changes
 
 // A copy of exactly that size, so that AddressSanitizer sees the first byte beyond it.

@@ -1,6 +1,5 @@
 // run.json. What is accepted must come back from its own resolved form.
 #include "engine/config.h"
-
 #include "fuzz/scratch_folder.h"
 
 using namespace sheaf;

@@ -30,7 +30,8 @@ class ScratchFolder {
   std::string write(const std::string& name, std::span<const std::uint8_t> bytes) const {
     const std::string path = path_ + "/" + name;
     const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    SHEAF_CHECK(file >= 0 && ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()), "{}: cannot be written", path);
+    SHEAF_CHECK(file >= 0 && ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()), "{}: cannot be written",
+                path);
     ::close(file);
     return path;
   }
