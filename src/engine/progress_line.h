@@ -1,5 +1,5 @@
 #pragma once
-// What a person sees while text is tokenized: one line that is rewritten on a terminal, a line every ten seconds in a pipe.
+// What a person sees while text is tokenized, on stderr: one line that is rewritten on a terminal, a line every ten seconds in a pipe.
 #include <chrono>
 #include <string>
 
