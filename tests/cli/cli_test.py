@@ -157,7 +157,7 @@ class Output(Case):
 
     def test_what_a_run_writes(self):
         done = self.train("run.steps=4", gradient_accumulation_steps=2)
-        self.assertEqual(sorted(path.name for path in self.output.iterdir()), ["metrics.jsonl", "model", "run.json"])
+        self.assertEqual(sorted(path.name for path in self.output.iterdir()), ["metrics.jsonl", "model", "run.json", "tensorboard"])
         self.assertEqual(sorted(path.name for path in (self.output / "model").iterdir()), ["config.json", "model.safetensors"])
         run = json.loads((self.output / "run.json").read_text())
         self.assertEqual((run["run"]["steps"], run["train_batch_size"], run["gradient_clipping"]), (4, 4, 1.0))
