@@ -48,37 +48,42 @@ void write_file_atomically(const std::string& path, const std::string& text) {
 }
 
 // nlohmann keeps the last of two equal keys; a user who wrote both asked for something that one of them does not get.
-static Json parse_checked(const std::string& text, const std::string& where) {
+template <class J>
+static J parse_checked(const std::string& text, const std::string& where) {
   std::vector<std::set<std::string>> keys;
-  const auto check = [&](int, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      user_error("{}: key {} is given twice", where, quote(value.get<std::string>()));
+  const auto check = [&](int, typename J::parse_event_t event, J& value) {
+    if (event == J::parse_event_t::object_start) keys.emplace_back();
+    if (event == J::parse_event_t::object_end) keys.pop_back();
+    if (event == J::parse_event_t::key && !keys.back().insert(value.template get<std::string>()).second)
+      user_error("{}: key {} is given twice", where, quote(value.template get<std::string>()));
     return true;
   };
-  return Json::parse(text, check, true, true);
+  return J::parse(text, check, true, true);
 }
 
-Json parse_json(const std::string& text, const std::string& where) {
+template <class J>
+static J parse_or_explain(const std::string& text, const std::string& where) {
   try {
-    return parse_checked(text, where);
-  } catch (const Json::parse_error& error) {
+    return parse_checked<J>(text, where);
+  } catch (const typename J::parse_error& error) {
     const auto at = text.begin() + static_cast<std::ptrdiff_t>(std::min(error.byte ? error.byte - 1 : 0, text.size()));
     const auto line = std::count(text.begin(), at, '\n') + 1;
     const auto column = at - std::find(std::make_reverse_iterator(at), text.rend(), '\n').base() + 1;
     std::string what = error.what();    // "[json.exception.parse_error.101] parse error at line 1, column 2: what is meant"
     if (const std::size_t colon = what.find(": "); colon != std::string::npos) what = what.substr(colon + 2);
-    user_error("{}:{}:{}: not JSON: {}", where, line, column, what);
-  } catch (const Json::exception& error) {
+    user_error("{}:{}:{}: not JSON: {}", where, line, column, what.substr(0, 500));
+  } catch (const typename J::exception& error) {
     user_error("{}: not JSON: {}", where, error.what());
   }
 }
 
+Json parse_json(const std::string& text, const std::string& where) { return parse_or_explain<Json>(text, where); }
+LargeJson parse_large_json(const std::string& text, const std::string& where) { return parse_or_explain<LargeJson>(text, where); }
+
 Json read_json(const std::string& path) { return parse_json(read_file(path), path); }
 
-std::string json_type(const Json& value) {
-  switch (value.type()) {
+static std::string type_name(Json::value_t type) {
+  switch (type) {
     case Json::value_t::null:
       return "null";
     case Json::value_t::object:
@@ -95,5 +100,8 @@ std::string json_type(const Json& value) {
       return "an integer";
   }
 }
+
+std::string json_type(const Json& value) { return type_name(value.type()); }
+std::string json_type(const LargeJson& value) { return type_name(value.type()); }
 
 }    // namespace sheaf

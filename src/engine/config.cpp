@@ -64,6 +64,8 @@ void fields(V& v, RunConfig& c) {
   v("data.train", c.data.train);
   v("data.seq_len", c.data.seq_len);
   v("data.tokenizer", c.data.tokenizer);
+  v("data.field", c.data.field);
+  v("data.cache", c.data.cache);
   v("data.packing", c.data.packing);
   v("data.shuffle", c.data.shuffle);
   v("run.steps", c.run.steps);
@@ -133,6 +135,11 @@ struct Reader {
     else
       x.folder = settings.get("model").get<std::string>();
   }
+  void operator()(const char* path, std::vector<CorpusFile>& x) {
+    const Json& value = settings.get(path);
+    for (const Json& file : value.is_array() ? value : Json::array({value}))
+      x.push_back(file.is_string() ? CorpusFile{file.get<std::string>()} : CorpusFile{file["path"], file.value("weight", 0.0)});
+  }
   void operator()(const char*, ParallelConfig& x) {
     if (!settings.get("expert_parallel.enabled").get<bool>()) return;
     (*this)("expert_parallel.autoep_size", x.ep);
@@ -172,6 +179,12 @@ struct Writer {
   }
   void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
   void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
+  void operator()(const char* path, const std::vector<CorpusFile>& x) {
+    Json files = Json::array();
+    for (const CorpusFile& file : x)
+      files.push_back(file.weight > 0 ? Json{{"path", file.path}, {"weight", file.weight}} : Json(file.path));
+    put(path, x.size() == 1 && x[0].weight == 0 ? files[0] : files);
+  }
   void operator()(const char*, const ParallelConfig& x) {
     put("expert_parallel.enabled", x.ep > 1 || x.etp > 1);
     put("expert_parallel.autoep_size", x.ep);

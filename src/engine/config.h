@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "data/corpus_file.h"
 #include "data/packing.h"
 #include "engine/schedule.h"
 
@@ -20,9 +21,11 @@ struct ModelSource {
 };
 
 struct DataConfig {
-  std::string train;
+  std::vector<CorpusFile> train;
   std::int64_t seq_len = 0;
-  std::string tokenizer;    // "bytes", or "" for the model folder's tokenizer.json
+  std::string tokenizer;    // "bytes", a tokenizer.json, or "" for the model folder's
+  std::string field;        // of a JSONL line; "": text, or messages
+  std::string cache;        // folder for tokens of text; "": beside run.output
   Packing packing = Packing::concat;
   bool shuffle = true;
   bool operator==(const DataConfig&) const = default;

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "data/rows.h"
+#include "engine/corpus.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
@@ -110,10 +110,11 @@ class StepRows {
 };
 
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
-Json identity(const RunConfig& config, const Rows& rows) {
+Json identity(const RunConfig& config, const Corpus& corpus) {
   return {{"seed", config.run.seed},        {"train_batch_size", config.batch.global},
           {"seq_len", config.data.seq_len}, {"packing", config.data.packing == Packing::documents ? "documents" : "concat"},
-          {"shuffle", config.data.shuffle}, {"rows", rows.count()}};
+          {"shuffle", config.data.shuffle}, {"rows", corpus.rows().count()},
+          {"files", corpus.identity()}};
 }
 
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
@@ -154,12 +155,20 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   check_device(device);
   const Model source = open_model(config.model);
   const DenseConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
-  const auto tokens = open_tokens(
-      config.data.train,
-      {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
-  const Rows rows(*tokens, config.data.seq_len, config.data.packing);
-  const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
   check_output_folder(config.run.output, flags.resume);
+  const Corpus corpus(config.data.train, {.seq_len = config.data.seq_len,
+                                          .packing = config.data.packing,
+                                          .tokenizer = config.data.tokenizer,
+                                          .field = config.data.field,
+                                          .model_folder = config.model.folder,
+                                          .vocab = model.vocab,
+                                          .end_of_text = model.eos_id,
+                                          .cache = config.data.cache.empty() ? default_cache(config.run.output) : config.data.cache,
+                                          .stop = &stop,
+                                          .say = [](const std::string& line) { std::printf("%s\n", line.c_str()), std::fflush(stdout); }});
+  const RowSet& rows = corpus.rows();
+  const auto ordered = corpus.batches(config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
+  const Batches& batches = *ordered;
 
   Graph step = build_step(config, source.config, rows.documents(), flags);
   Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
@@ -174,7 +183,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
   return_freed_memory();
 
   const std::string checkpoints = config.run.output + "/checkpoints";
-  const Json same = identity(config, rows);
+  const Json same = identity(config, corpus);
   Progress done;
   if (flags.resume)
     if (const auto found = restore(executor, checkpoints, same, source.config)) done = *found;
@@ -190,6 +199,7 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::a
     log.say(done.step ? fmt::format("resumed after step {}", done.step)
                       : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
   for (const std::string& line : loaded.banner) log.say(line);
+  for (const std::string& line : corpus.description(config.run.steps * config.batch.global)) log.say(line);
   std::int64_t parameters = 0;
   for (const Value v : executor.graph().all(ValueKind::state))
     if (executor.graph()[v].attrs.has("trainable")) parameters += num_elements(executor.graph().type(v).shape);

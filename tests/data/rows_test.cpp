@@ -149,7 +149,6 @@ TEST(Batches, a_step_takes_the_next_rows_of_its_epoch_and_the_rest_is_dropped) {
   EXPECT_EQ(batches.steps_per_epoch(), 3);
   EXPECT_EQ(batches.row_of(2, 2), 8);
   EXPECT_EQ(batches.row_of(3, 0), 0);    // the next epoch; rows 9 and 10 were dropped
-  EXPECT_EQ(batches.epoch_of(3), 1);
 }
 TEST(Batches, shuffled_rows_are_the_permutation_of_seed_and_epoch) {
   const CountingSource source({201});
@@ -169,13 +168,13 @@ TEST(Batches, micro_batches_and_ranks_cut_by_floor_and_hold_the_same_rows) {
   const Batches batches(rows, 7, true, 3);
   Row whole(14, 0);
   batches.fill(4, 0, 7, whole.pointers());
-  EXPECT_EQ(batches.micro_batch(0, 3), (std::pair<std::int64_t, std::int64_t>{0, 2}));
-  EXPECT_EQ(batches.micro_batch(1, 3), (std::pair<std::int64_t, std::int64_t>{2, 4}));
-  EXPECT_EQ(batches.micro_batch(2, 3), (std::pair<std::int64_t, std::int64_t>{4, 7}));
+  EXPECT_EQ(Batches::cut(0, 7, 0, 3), (std::pair<std::int64_t, std::int64_t>{0, 2}));
+  EXPECT_EQ(Batches::cut(0, 7, 1, 3), (std::pair<std::int64_t, std::int64_t>{2, 4}));
+  EXPECT_EQ(Batches::cut(0, 7, 2, 3), (std::pair<std::int64_t, std::int64_t>{4, 7}));
   Ints ids, labels;
   for (std::int64_t m = 0; m < 3; ++m)
     for (std::int64_t rank = 0; rank < 2; ++rank) {
-      const auto [begin, end] = batches.micro_batch(m, 3);
+      const auto [begin, end] = Batches::cut(0, 7, m, 3);
       const auto [first, last] = Batches::cut(begin, end, rank, 2);
       Row part(static_cast<std::size_t>(2 * (last - first)), 0);
       batches.fill(4, first, last, part.pointers());
@@ -202,9 +201,4 @@ TEST(RowsErrors, a_corpus_shorter_than_one_batch) {
                     "corpus.txt: corpus shorter than one batch: 3 rows of 3 tokens, train_batch_size 4 needs 4 rows; lower ",
                     "or give more text");
   EXPECT_EQ(Batches(rows, 3, true, 1).steps_per_epoch(), 1);
-}
-TEST(Rows, packings_have_names) {
-  EXPECT_EQ(packing_from_name("concat"), Packing::concat);
-  EXPECT_EQ(packing_from_name("documents"), Packing::documents);
-  EXPECT_EQ(packing_from_name("concatenate"), std::nullopt);
 }

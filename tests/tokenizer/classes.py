@@ -1,0 +1,34 @@
+"""What `tokenizers` thinks of every character: its classes in patterns, its normal forms."""
+import struct
+
+from tokenizers import Regex, normalizers, pre_tokenizers
+
+CLASSES = [r"\s", r"\S", r"\d", r"\D", r"\w", r"\W", ".", r"[^\s\p{L}\p{N}]", r"[^\r\n\p{L}\p{N}]", r"[^\S\n]", r"\P{L}", "(?i:s)", "(?i:k)"] + [
+    rf"\p{{{c}}}" for c in "L Lu Ll Lt Lm Lo M Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp".split()]
+FORMS = {"NFC": normalizers.NFC(), "NFD": normalizers.NFD(), "NFKC": normalizers.NFKC(), "NFKD": normalizers.NFKD(),
+         "Lowercase": normalizers.Lowercase()}
+
+
+def characters():
+    return (chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+
+
+def write_tables(folder):
+    # classes: lines "pattern<TAB>first last first last ..."
+    everything = "".join(characters())
+    with open(folder / "classes", "w") as out:
+        for pattern in CLASSES:
+            ends = []
+            for hit in pre_tokenizers.Split(Regex(pattern + "+"), "removed", True).pre_tokenize_str(everything):
+                ends += [ord(hit[0][0]), ord(hit[0][-1])]
+            out.write(pattern + "\t" + " ".join(map(str, ends)) + "\n")
+    # forms/NAME: for every character that changes, also after 'a' and before U+0301: size, text, size, result
+    (folder / "forms").mkdir()
+    for name, form in FORMS.items():
+        with open(folder / "forms" / name, "wb") as out:
+            for c in characters():
+                text = "a" + c + "\u0301"
+                made = form.normalize_str(text)
+                if made != text:
+                    for t in (text, made):
+                        out.write(struct.pack("<I", len(t.encode())) + t.encode())
