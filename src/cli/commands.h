@@ -9,6 +9,7 @@ namespace sheaf {
 using Action = std::function<int()>;
 
 Action train_command(CLI::App& app);
+Action eval_command(CLI::App& app);
 Action tokenize_command(CLI::App& app);
 Action ops_command(CLI::App& app);
 Action passes_command(CLI::App& app);

@@ -101,12 +101,6 @@ RowUnion::RowUnion(std::vector<const RowSet*> sets) : sets_(std::move(sets)) {
   for (const RowSet* set : sets_) begins_.push_back(begins_.back() + set->count());
 }
 
-std::int64_t RowUnion::predictions() const {
-  std::int64_t n = 0;
-  for (const RowSet* set : sets_) n += set->predictions();
-  return n;
-}
-
 std::int64_t RowUnion::documents() const {
   std::int64_t most = 0;
   for (const RowSet* set : sets_) most = std::max(most, set->documents());

@@ -34,9 +34,8 @@ class RowSet {
 
   virtual std::int64_t count() const = 0;
   virtual std::int64_t seq_len() const = 0;
-  virtual std::int64_t predictions() const = 0;    // of all rows: labels that count
-  virtual std::int64_t documents() const = 0;      // pieces of the row that has most of them; 0: concat
-  virtual std::string path() const = 0;            // for errors
+  virtual std::int64_t documents() const = 0;    // pieces of the row that has most of them; 0: concat
+  virtual std::string path() const = 0;          // for errors
   virtual void fill(std::int64_t row, const RowPointers& out) const = 0;
 };
 
@@ -52,7 +51,7 @@ class Rows : public RowSet {
 
   std::int64_t count() const override { return count_; }
   std::int64_t seq_len() const override { return seq_len_; }
-  std::int64_t predictions() const override { return predictions_; }
+  std::int64_t predictions() const { return predictions_; }    // of all rows: labels that count
   std::int64_t documents() const override { return documents_; }
   std::string path() const override { return source_.path(); }
   void fill(std::int64_t row, const RowPointers& out) const override;
@@ -76,6 +75,22 @@ class Rows : public RowSet {
   std::vector<Place> begins_;    // documents: the first piece of every row
 };
 
+// Rows [begin, end) of a set, to which it keeps a reference.
+class RowRange : public RowSet {
+ public:
+  RowRange(const RowSet& set, std::int64_t begin, std::int64_t end) : set_(set), begin_(begin), end_(end) {}
+
+  std::int64_t count() const override { return end_ - begin_; }
+  std::int64_t seq_len() const override { return set_.seq_len(); }
+  std::int64_t documents() const override { return set_.documents(); }
+  std::string path() const override { return set_.path(); }
+  void fill(std::int64_t row, const RowPointers& out) const override { set_.fill(begin_ + row, out); }
+
+ private:
+  const RowSet& set_;
+  std::int64_t begin_, end_;
+};
+
 // The rows of several sets, one set after the other. Keeps references; all have the same seq_len and packing.
 class RowUnion : public RowSet {
  public:
@@ -83,7 +98,6 @@ class RowUnion : public RowSet {
 
   std::int64_t count() const override { return begins_.back(); }
   std::int64_t seq_len() const override { return sets_[0]->seq_len(); }
-  std::int64_t predictions() const override;
   std::int64_t documents() const override;
   std::string path() const override;
   void fill(std::int64_t row, const RowPointers& out) const override;

@@ -62,6 +62,8 @@ template <class V>
 void fields(V& v, RunConfig& c) {
   v("model", c.model);
   v("data.train", c.data.train);
+  v("data.eval", c.data.eval);
+  v("data.eval_split", c.data.eval_split);
   v("data.seq_len", c.data.seq_len);
   v("data.tokenizer", c.data.tokenizer);
   v("data.field", c.data.field);
@@ -73,6 +75,7 @@ void fields(V& v, RunConfig& c) {
   v("run.save_every", c.run.save_every);
   v("run.keep", c.run.keep);
   v("run.stop_on_save_error", c.run.stop_on_save_error);
+  v("run.eval_every", c.run.eval_every);
   v("run.seed", c.run.seed);
   v("run.log_every", c.run.log_every);
   v("run.timeout_s", c.run.timeout_s);
@@ -246,6 +249,14 @@ void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfi
              part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product);
 }
 
+void check_evaluation(const Settings& settings, const RunConfig& c) {
+  if (!c.data.eval.empty() && c.data.eval_split > 0)
+    user_error("{}: found {}, and data.eval is given too; take one", settings.at("data.eval_split"), shortest(c.data.eval_split));
+  if (c.run.eval_every > 0 && c.data.eval.empty() && c.data.eval_split == 0)
+    user_error("{}: found {}, but there is nothing to evaluate on; give data.eval (a file) or data.eval_split (a share of data.train)",
+               settings.at("run.eval_every"), c.run.eval_every);
+}
+
 void resolve_schedule(const Settings& settings, RunConfig& c, std::vector<std::string>& chosen) {
   std::int64_t* total = nullptr;
   if (auto* decay = std::get_if<WarmupDecayLR>(&c.scheduler)) total = &decay->total_num_steps;
@@ -304,6 +315,7 @@ LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, 
   resolve_parallel(settings, c.parallel, ranks > 0 ? ranks : c.run.nproc);
   resolve_batch(settings, c.batch, c.parallel);
   resolve_schedule(settings, c, chosen);
+  check_evaluation(settings, c);
   out.banner = banner_lines(settings, c, std::move(chosen));
   return out;
 }

@@ -22,6 +22,8 @@ struct ModelSource {
 
 struct DataConfig {
   std::vector<CorpusFile> train;
+  std::string eval;         // a file; "": none
+  double eval_split = 0;    // share of the training rows held out instead
   std::int64_t seq_len = 0;
   std::string tokenizer;    // "bytes", a tokenizer.json, or "" for the model folder's
   std::string field;        // of a JSONL line; "": text, or messages
@@ -37,6 +39,7 @@ struct RunOptions {
   std::int64_t save_every = 0;    // 0: no checkpoints
   std::int64_t keep = 0;          // complete checkpoints that stay; 0: all
   bool stop_on_save_error = false;
+  std::int64_t eval_every = 0;    // 0: at the end only
   std::int64_t seed = 0;
   std::int64_t log_every = 1;
   double timeout_s = 0;

@@ -5,8 +5,7 @@
 #include <span>
 
 #include "base/json.h"
-#include "data/rows.h"
-#include "runtime/executor.h"
+#include "engine/row_buffers.h"
 
 namespace sheaf {
 
@@ -31,6 +30,7 @@ class Evaluator {
   // Keeps a reference to the rows. `model`: a config.json, `where` it is from for errors.
   Evaluator(const Json& model, const std::string& where, const RowSet& rows, const EvaluatorOptions& options);
 
+  const RowSet& rows() const { return rows_; }
   Executor& executor() { return executor_; }    // without `beside` the weights are loaded into it
 
   // Losses of one batch, row-major [rows, seq_len]: minus the log-probability of each target; 0 where the target is < 0 and does not count.
@@ -43,12 +43,10 @@ class Evaluator {
   Evaluation run(const std::function<void(const Batch&)>& each = {}, const std::atomic<bool>* stop = nullptr);
 
  private:
-  void load(std::int64_t first, std::int64_t count);
-
   const RowSet& rows_;
   std::int64_t rows_at_once_;
   Executor executor_;
-  std::vector<std::int32_t> ids_, labels_, positions_, document_ends_;
+  RowBuffers buffers_;
   std::vector<float> nll_;
 };
 

@@ -20,7 +20,6 @@ class NumberedRows : public RowSet {
   NumberedRows(std::int32_t set, std::int64_t count) : set_(set), count_(count) {}
   std::int64_t count() const override { return count_; }
   std::int64_t seq_len() const override { return 2; }
-  std::int64_t predictions() const override { return 2 * count_; }
   std::int64_t documents() const override { return set_; }
   std::string path() const override { return fmt::format("set{}.txt", set_); }
   void fill(std::int64_t row, const RowPointers& out) const override {
@@ -160,7 +159,6 @@ TEST(RowUnion, without_weights_is_one_set_and_one_permutation) {
   const NumberedRows a(0, 7), b(1, 20);
   const RowUnion both({&a, &b});
   EXPECT_EQ(both.count(), 27);
-  EXPECT_EQ(both.predictions(), 54);
   std::vector<std::int32_t> ids(2);
   both.fill(6, {.ids = ids.data()});
   EXPECT_EQ(ids[0], 6);
