@@ -232,7 +232,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   std::vector<std::string> tokens;
   for (const std::int32_t id : ids) {
     const auto added = impl_->added.find(id);
-    const std::string* token = added != impl_->added.end() ? &added->second.content : impl_->bpe->token(id);
+    const std::string* token = added != impl_->added.end() ? &added->second.text : impl_->bpe->token(id);
     if (!token) user_error("{}: no token has id {}; ids are below {}", impl_->path, id, impl_->vocab_size);
     if (skip_special && added != impl_->added.end() && added->second.special) continue;
     tokens.push_back(*token);
