@@ -265,6 +265,10 @@ std::string_view Normalizer::run(std::string_view text, bool is_start, std::stri
   return text;
 }
 
+bool Normalizer::may_be_cut() const {
+  return std::none_of(steps_.begin(), steps_.end(), [](const Step& s) { return s.kind == Kind::replace_regex || s.kind == Kind::strip; });
+}
+
 bool Normalizer::may_cut_before(char32_t c) const {
   const auto& table = stability();
   for (const Step& step : steps_) {
