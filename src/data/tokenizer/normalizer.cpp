@@ -22,6 +22,13 @@ enum Stability : std::uint8_t {
   kCompatible = 4,       // the same for NFKC
   kDecomposed = 8,       // NFD gives it back and it is a starter
   kFullyDecomposed = 16,
+  kInert = 32,    // newer than the library's tables: no other character has to do with it
+};
+
+constexpr char32_t kLater[][2] = {
+#define X(first, last) {first, last},
+#include "data/tokenizer/unicode_later.inc"
+#undef X
 };
 
 utf8proc_option_t options_of(bool compose, bool compatible) {
@@ -76,6 +83,9 @@ std::vector<std::uint8_t> make_stability() {
     if (utf8proc_decompose_char(c, out, 32, options_of(false, true), &ignored) > 0 && !(at(out[0]) & kStartsCluster))
       at(c) &= static_cast<std::uint8_t>(~kStartsCluster);
   }
+  for (const auto& [first, last] : kLater)
+    for (char32_t c = first; c <= last; ++c)
+      table[c] = kStartsCluster | kCanonical | kCompatible | kDecomposed | kFullyDecomposed | kInert;
   return table;
 }
 
@@ -105,7 +115,7 @@ bool normalise(std::string_view text, bool compose, bool compatible, std::string
     }
     const Utf8Char c = utf8_at(text, at);
     const std::uint8_t flags = table[c.code];
-    if (flags & kStartsCluster) cluster = at;
+    if (flags & kStartsCluster) cluster = flags & kInert ? at + c.size : at;
     if (flags & stable) {
       at += c.size;
       continue;
