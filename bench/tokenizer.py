@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests/tokenizer"))
 from kinds import LLAMA2, LLAMA3, O200K, QWEN2
 
-TURNS = 5
+TURNS = 3
 TOP = pathlib.Path(__file__).parents[1]
 
 

@@ -1,11 +1,12 @@
 // Any bytes as tokenizer.json: a tokenizer or a UserError, and a tokenizer encodes and decodes.
+#include "data/tokenizer/tokenizer.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
-#include "data/tokenizer/tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {

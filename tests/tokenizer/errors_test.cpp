@@ -26,7 +26,9 @@ std::string file(const std::string& from = "", const std::string& to = "") {
   }
   return json;
 }
-std::unique_ptr<Tokenizer> parse(const std::string& from = "", const std::string& to = "") { return Tokenizer::parse(file(from, to), "t.json"); }
+std::unique_ptr<Tokenizer> parse(const std::string& from = "", const std::string& to = "") {
+  return Tokenizer::parse(file(from, to), "t.json");
+}
 
 }    // namespace
 
@@ -80,15 +82,18 @@ TEST(TokenizerErrors, merges) {
 
 TEST(TokenizerErrors, components) {
   const std::string split = R"({"type": "Split", "pattern": {"Regex": "\\s+"}, "behavior": "Isolated", "invert": false})";
-  EXPECT_USER_ERROR(parse(split, R"({"type": "BertPreTokenizer"})"), "t.json: pre_tokenizer.pretokenizers[0].type", "'BertPreTokenizer'", "Metaspace");
+  EXPECT_USER_ERROR(parse(split, R"({"type": "BertPreTokenizer"})"), "t.json: pre_tokenizer.pretokenizers[0].type", "'BertPreTokenizer'",
+                    "Metaspace");
   EXPECT_USER_ERROR(parse("Isolated", "isolated"), "pretokenizers[0].behavior", "'isolated'", "MergedWithNext");
   EXPECT_USER_ERROR(parse(", \"invert\": false", ""), "pretokenizers[0]", "'invert' is missing");
   EXPECT_USER_ERROR(parse("\"Isolated\",", "\"Isolated\", \"limit\": 3,"), "'limit'");
-  EXPECT_USER_ERROR(parse(split, R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}, )" + split), "ByteLevel must be the last");
+  EXPECT_USER_ERROR(parse(split, R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}, )" + split),
+                    "ByteLevel must be the last");
   EXPECT_USER_ERROR(parse("\"normalizer\": null", R"("normalizer": {"type": "Nmt"})"), "t.json: normalizer.type", "'Nmt'", "NFKC");
   EXPECT_USER_ERROR(parse("\"Fuse\"", "\"CTC\""), "t.json: decoder.type", "'CTC'", "ByteFallback");
   EXPECT_USER_ERROR(parse("\"TemplateProcessing\"", "\"BertProcessing\""), "post_processor.type", "'BertProcessing'");
-  EXPECT_USER_ERROR(parse("{\"SpecialToken\": {\"id\": \"<s>\"", "{\"SpecialToken\": {\"id\": \"<t>\""), "post_processor.single[0]", "'<t>'");
+  EXPECT_USER_ERROR(parse("{\"SpecialToken\": {\"id\": \"<s>\"", "{\"SpecialToken\": {\"id\": \"<t>\""), "post_processor.single[0]",
+                    "'<t>'");
   EXPECT_USER_ERROR(parse("\"ids\": [4]", "\"ids\": [5]"), "id 5, but the vocabulary has 5 ids");
   EXPECT_USER_ERROR(parse("\"id\": 4", "\"id\": 9"), "t.json: added_tokens[0]", "id 9", "is 4");
   EXPECT_USER_ERROR(parse("\"content\": \"<s>\"", "\"content\": \"a\""), "added_tokens[0]", "id 4", "id 0");
@@ -136,7 +141,9 @@ TEST(Utf8, maximal_invalid_subsequences_become_one_mark_each) {
       {"\xC3", r},
       {"\xC3(", r + "("},
       {"\xE2\x82", r},
-      {"\xE2\x82" "A", r + "A"},
+      {"\xE2\x82"
+       "A",
+       r + "A"},
       {"\xF0\x9F\x98", r},
       {"\xF0\x9F\x98\xF0\x9F\x98\x80", r + "\xF0\x9F\x98\x80"},
       {"\xC0\x80", r + r},
@@ -144,7 +151,9 @@ TEST(Utf8, maximal_invalid_subsequences_become_one_mark_each) {
       {"\xF4\x90\x80\x80", r + r + r + r},
       {"\xE0\x80\x80", r + r + r},
       {"\xFE\xFF", r + r},
-      {"12345678\xFF" "12345678", "12345678" + r + "12345678"},
+      {"12345678\xFF"
+       "12345678",
+       "12345678" + r + "12345678"},
   };
   for (const auto& [in, out] : cases) {
     EXPECT_EQ(repaired_utf8(in), out) << testing::PrintToString(in);

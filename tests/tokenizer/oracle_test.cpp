@@ -82,7 +82,9 @@ TEST(TokenizerOracle, normal_forms_of_every_character) {
       const std::string text = cases.text(), wanted = cases.text();
       std::string buffer;
       const std::string_view made = normalizer.run(text, true, buffer);
-      if (made != wanted && ++wrong <= 8) ADD_FAILURE() << form << ": U+" << std::hex << static_cast<std::uint32_t>(utf8_at(text, 1).code) << " " << testing::PrintToString(std::string(made)) << " wanted " << testing::PrintToString(wanted);
+      if (made != wanted && ++wrong <= 8)
+        ADD_FAILURE() << form << ": U+" << std::hex << static_cast<std::uint32_t>(utf8_at(text, 1).code) << " "
+                      << testing::PrintToString(std::string(made)) << " wanted " << testing::PrintToString(wanted);
     }
     EXPECT_GT(count, 100) << form;
     EXPECT_EQ(wrong, 0) << form;

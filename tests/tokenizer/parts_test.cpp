@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-
 #include <random>
 #include <set>
 #include <thread>
@@ -60,7 +59,8 @@ TEST(TokenizerParts, cuts_change_no_id) {
       if (ids != whole) {    // where: for who mends it
         const auto at = static_cast<std::size_t>(std::mismatch(ids.begin(), ids.end(), whole.begin(), whole.end()).first - ids.begin());
         const auto near = [&](const Ids& all) { return tokenizer->decode(std::span(all).subspan(at < 3 ? 0 : at - 3, 8), false); };
-        FAIL() << name << ", parts of " << part << " bytes: " << testing::PrintToString(near(ids)) << "\nwanted " << testing::PrintToString(near(whole));
+        FAIL() << name << ", parts of " << part << " bytes: " << testing::PrintToString(near(ids)) << "\nwanted "
+               << testing::PrintToString(near(whole));
       }
     }
   }

@@ -84,8 +84,7 @@ std::vector<std::uint8_t> make_stability() {
       at(c) &= static_cast<std::uint8_t>(~kStartsCluster);
   }
   for (const auto& [first, last] : kLater)
-    for (char32_t c = first; c <= last; ++c)
-      table[c] = kStartsCluster | kCanonical | kCompatible | kDecomposed | kFullyDecomposed | kInert;
+    for (char32_t c = first; c <= last; ++c) table[c] = kStartsCluster | kCanonical | kCompatible | kDecomposed | kFullyDecomposed | kInert;
   return table;
 }
 
@@ -136,10 +135,9 @@ bool normalise(std::string_view text, bool compose, bool compatible, std::string
 }
 
 // Capitals that Unicode 16 and 17 added, after utf8proc 2.8: first, last, first of the small ones.
-constexpr char32_t kNewCapitals[][3] = {{0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x264},   {0xA7CC, 0xA7CC, 0xA7CD},
-                                        {0xA7CE, 0xA7CE, 0xA7CF}, {0xA7D2, 0xA7D2, 0xA7D3},  {0xA7D4, 0xA7D4, 0xA7D5},
-                                        {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x19B},   {0x10D50, 0x10D65, 0x10D70},
-                                        {0x16EA0, 0x16EB8, 0x16EBB}};
+constexpr char32_t kNewCapitals[][3] = {
+    {0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x264},  {0xA7CC, 0xA7CC, 0xA7CD}, {0xA7CE, 0xA7CE, 0xA7CF},    {0xA7D2, 0xA7D2, 0xA7D3},
+    {0xA7D4, 0xA7D4, 0xA7D5}, {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x19B},  {0x10D50, 0x10D65, 0x10D70}, {0x16EA0, 0x16EB8, 0x16EBB}};
 
 void append_lower(char32_t c, std::string& out) {
   for (const auto& [first, last, small] : kNewCapitals)

@@ -106,7 +106,8 @@ std::string_view PreTokenizer::prepare(std::string_view text, bool is_start, boo
 }
 
 bool PreTokenizer::may_be_cut() const {
-  return std::all_of(stages_.begin(), stages_.end(), [](const Stage& s) { return s.change.is_identity() && s.regex && s.regex->is_local(); });
+  return std::all_of(stages_.begin(), stages_.end(),
+                     [](const Stage& s) { return s.change.is_identity() && s.regex && s.regex->is_local(); });
 }
 
 PreTokenizer::Cut PreTokenizer::cut(char32_t before, std::string_view rest) const {

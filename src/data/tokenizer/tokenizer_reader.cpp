@@ -78,7 +78,8 @@ void read_added_tokens(const JsonNode& node, Tokenizer::Impl& impl) {
     next = std::max(next, wanted + 1);
     if (in_model) next = std::max<std::int64_t>(next, impl.bpe->token_count());
     if (!impl.added_ids.emplace(token.content, token.id).second) item.fail("token {} is given twice", quote(token.content));
-    if (!impl.added.emplace(token.id, Tokenizer::Impl::DecodedToken{token.content, false}).second) item.fail("id {} is given twice", token.id);
+    if (!impl.added.emplace(token.id, Tokenizer::Impl::DecodedToken{token.content, false}).second)
+      item.fail("id {} is given twice", token.id);
     impl.vocab_size = std::max<std::int64_t>(impl.vocab_size, token.id + 1);
     tokens.push_back(std::move(token));
   }
