@@ -1,30 +1,11 @@
 #pragma once
 // A folder that appears whole or not at all: files are written into FOLDER.tmp-PID, flushed to the disk, then renamed.
-#include <cstddef>
-#include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "base/output_file.h"
 
 namespace sheaf {
-
-// A file under construction. Every failure (disk full, no permission) is a UserError with the path and the system's reason.
-class OutputFile {
- public:
-  explicit OutputFile(const std::string& path);
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&& other) noexcept;
-  ~OutputFile();
-
-  void write_at(std::int64_t offset, std::span<const std::byte> bytes);
-  void write_at(std::int64_t offset, std::string_view text) { write_at(offset, std::as_bytes(std::span(text))); }
-  void sync_and_close();
-
- private:
-  std::string path_;
-  int file_ = -1;
-};
 
 class AtomicFolder {
  public:

@@ -73,14 +73,14 @@ Box whole_box(const std::vector<std::int64_t>& shape) {
   return box;
 }
 
-void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks) {
+void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks,
+                      std::span<const MappedFile> side_files) {
   constexpr std::string_view kFile = "rank_00000.safetensors";
   AtomicFolder out(folder, "index.json");
-  Json tensors = Json::array(), sums = Json::object();
+  Json tensors = Json::array();
   std::map<std::pair<std::string, std::string>, std::size_t> position;
-  Json header = Json::object();
-  header["__metadata__"] = Json::object();
-  std::int64_t end = 0;
+  std::vector<TensorToWrite> entries;
+  std::map<std::string, std::string> sums;
   std::vector<std::span<const std::byte>> data;
   for (const ChunkToWrite& chunk : chunks) {
     const auto [found, fresh] = position.emplace(std::pair(chunk.tensor, chunk.kind), tensors.size());
@@ -94,19 +94,14 @@ void write_checkpoint(const std::string& folder, const Json& meta, std::span<con
     const std::string entry = fmt::format("{}/{}#{}", chunk.kind, chunk.tensor, list.size());
     const std::int64_t bytes = num_elements(chunk.box) * size_bytes(chunk.dtype);
     data.emplace_back(static_cast<const std::byte*>(chunk.data), static_cast<std::size_t>(bytes));
-    header["__metadata__"][entry] = checksum(data.back());
-    header[entry] = {
-        {"dtype", std::string(safetensors_name(chunk.dtype))}, {"shape", shape_of(chunk.box)}, {"data_offsets", {end, end + bytes}}};
+    sums[entry] = checksum(data.back());
+    entries.push_back({entry, chunk.dtype, shape_of(chunk.box)});
     list.push_back({{"box", box_json(chunk.box)}, {"file", std::string(kFile)}, {"entry", entry}});
-    end += bytes;
   }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  const std::uint64_t length = text.size();
+  const std::string header = safetensors_header(entries, sums);
   OutputFile file = out.create(std::string(kFile));
-  file.write_at(0, std::as_bytes(std::span(&length, 1)));
-  file.write_at(sizeof(length), text);
-  auto offset = static_cast<std::int64_t>(sizeof(length) + length);
+  file.write_at(0, header);
+  auto offset = static_cast<std::int64_t>(header.size());
   for (const auto& bytes : data) {
     file.write_at(offset, bytes);
     offset += static_cast<std::int64_t>(bytes.size());
@@ -117,6 +112,13 @@ void write_checkpoint(const std::string& folder, const Json& meta, std::span<con
   index["version"] = 1;
   index["meta"] = meta;
   index["tensors"] = std::move(tensors);
+  for (const MappedFile& side : side_files) {
+    const std::string side_name = fs::path(side.path()).filename();
+    OutputFile copy = out.create(side_name);
+    copy.write_at(0, side.bytes());
+    copy.sync_and_close();
+    index["side_files"][side_name] = checksum(side.bytes());
+  }
   out.write("index.json", index.dump(1) + "\n");
   out.commit();
 }
@@ -125,9 +127,15 @@ struct Checkpoint::Impl {
   std::string folder;
   Json meta;
   std::vector<Tensor> tensors;
+  std::map<std::pair<std::string_view, std::string_view>, const Tensor*> by_name;    // name, kind
+  std::map<std::string, std::string> side_files;                                     // name -> checksum
   std::map<std::string, SafetensorsFile> files;
   std::map<std::string, std::map<std::string, const StoredTensor*>> entries;    // file -> entry
 
+  static void check_file_name(const std::string& where, const std::string& file) {
+    if (file.empty() || file == ".." || file.find('/') != std::string::npos)
+      user_error("{}: file {} lies outside the checkpoint", where, quote(file));
+  }
   const StoredTensor& stored(const Chunk& chunk) const { return *entries.at(chunk.file).at(chunk.entry); }
 
   void check(const Chunk& chunk) const {
@@ -146,7 +154,7 @@ struct Checkpoint::Impl {
       if (chunk.box[d].first < 0 || chunk.box[d].second < chunk.box[d].first || chunk.box[d].second > tensor.shape[d])
         user_error("{}: a box of {} is [{}, {}) in dim {}, which has {}", where, quote(tensor.name), chunk.box[d].first,
                    chunk.box[d].second, d, tensor.shape[d]);
-    if (chunk.file.find('/') != std::string::npos) user_error("{}: file {} lies outside the checkpoint", where, quote(chunk.file));
+    check_file_name(where, chunk.file);
     if (!files.contains(chunk.file)) {
       const auto& file = files.emplace(chunk.file, SafetensorsFile(folder + "/" + chunk.file)).first->second;
       for (const StoredTensor& t : file.tensors()) entries[chunk.file][t.name] = &t;
@@ -171,11 +179,20 @@ Checkpoint::Checkpoint(const std::string& folder) : impl_(std::make_unique<Impl>
       if (!dtype) user_error("{}: no dtype {}", path, t.at("dtype").dump());
       Tensor tensor{
           t.at("name").get<std::string>(), t.at("kind").get<std::string>(), *dtype, t.at("shape").get<std::vector<std::int64_t>>(), {}};
+      checked_bytes(tensor.dtype, tensor.shape, fmt::format("{}: {}", path, quote(tensor.name)));
       for (const Json& c : t.at("chunks"))
         tensor.chunks.push_back({c.at("box").get<Box>(), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
       for (const Chunk& chunk : tensor.chunks) impl_->open_chunk(path, tensor, chunk);
       impl_->tensors.push_back(std::move(tensor));
     }
+    for (const Tensor& tensor : impl_->tensors)
+      if (!impl_->by_name.emplace(std::pair(std::string_view(tensor.name), std::string_view(tensor.kind)), &tensor).second)
+        user_error("{}: {} of {} is there twice", path, tensor.kind, quote(tensor.name));
+    if (index.contains("side_files"))
+      for (const auto& [side_name, sum] : index["side_files"].items()) {
+        Impl::check_file_name(path, side_name);
+        impl_->side_files[side_name] = sum.get<std::string>();
+      }
   } catch (const Json::exception& error) {
     user_error("{}: is not an index of a checkpoint: {}", path, error.what());
   }
@@ -188,9 +205,15 @@ const Json& Checkpoint::meta() const { return impl_->meta; }
 const std::vector<Checkpoint::Tensor>& Checkpoint::tensors() const { return impl_->tensors; }
 
 const Checkpoint::Tensor* Checkpoint::find(std::string_view name, std::string_view kind) const {
+  const auto found = impl_->by_name.find({name, kind});
+  return found == impl_->by_name.end() ? nullptr : found->second;
+}
+
+std::int64_t Checkpoint::bytes() const {
+  std::int64_t sum = 0;
   for (const Tensor& tensor : impl_->tensors)
-    if (tensor.name == name && tensor.kind == kind) return &tensor;
-  return nullptr;
+    for (const Chunk& chunk : tensor.chunks) sum += static_cast<std::int64_t>(impl_->stored(chunk).bytes.size());
+  return sum;
 }
 
 void Checkpoint::read(const Tensor& tensor, const Box& box, void* to) const {
@@ -208,27 +231,49 @@ void Checkpoint::read(const Tensor& tensor, const Box& box, void* to) const {
 }
 
 void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& progress) const {
-  std::int64_t all = 0, done = 0;
-  for (const Tensor& tensor : impl_->tensors)
-    for (const Chunk& chunk : tensor.chunks) all += static_cast<std::int64_t>(impl_->stored(chunk).bytes.size());
+  std::vector<std::string> damage;
+  const auto look = [&](auto&& check) {
+    try {
+      check();
+    } catch (const UserError& error) {
+      damage.emplace_back(error.what());
+    }
+  };
+  for (const auto& side : impl_->side_files)
+    look([&] {
+      const MappedFile file(impl_->folder + "/" + side.first);
+      if (checksum(file.bytes()) != side.second) user_error("{}: is damaged: another checksum was written", file.path());
+    });
+  const std::int64_t all = bytes();
+  std::int64_t done = 0;
   for (const Tensor& tensor : impl_->tensors) {
     std::int64_t elements = 0;
     for (const Chunk& chunk : tensor.chunks) {
-      impl_->check(chunk);
+      look([&] { impl_->check(chunk); });
       elements += num_elements(chunk.box);
       done += static_cast<std::int64_t>(impl_->stored(chunk).bytes.size());
       if (progress) progress(done, all);
     }
-    if (elements != num_elements(whole_box(tensor.shape)))
-      user_error("{}: the chunks of {} hold {} elements, the tensor has {}", impl_->folder, quote(tensor.name), elements,
-                 num_elements(whole_box(tensor.shape)));
+    look([&] {
+      if (elements != num_elements(whole_box(tensor.shape)))
+        user_error("{}: the chunks of {} hold {} elements, the tensor has {}", impl_->folder, quote(tensor.name), elements,
+                   num_elements(whole_box(tensor.shape)));
+    });
   }
+  if (damage.empty()) return;
+  constexpr std::size_t kShown = 7;
+  if (damage.size() > kShown + 1) {
+    const std::size_t more = damage.size() - kShown;
+    damage.resize(kShown);
+    damage.push_back(fmt::format("and {} more", more));
+  }
+  throw UserError(join(damage, "\n"));
 }
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step_{:08}", step); }
 
 static bool is_checkpoint_name(const std::string& name) {
-  return name.size() >= 13 && name.starts_with("step_") &&
+  return name.size() >= 13 && name.size() <= 5 + 18 && name.starts_with("step_") &&
          std::all_of(name.begin() + 5, name.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
@@ -240,6 +285,16 @@ std::vector<FoundCheckpoint> list_checkpoints(const std::string& folder) {
       out.push_back({std::stoll(name.substr(5)), entry.path()});
   std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
   return out;
+}
+
+std::string find_checkpoint(const std::string& path) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) user_error("{}: no such folder; a checkpoint, or the output folder of a run was wanted", path);
+  if (fs::exists(fs::path(path) / "index.json", ignored)) return path;
+  for (const fs::path& folder : {fs::path(path) / "checkpoints", fs::path(path)})
+    if (const auto found = list_checkpoints(folder); !found.empty()) return found.back().folder;
+  user_error("{}: holds no complete checkpoint; wanted the output folder of a run, its checkpoints/, or one of the folders {} in there",
+             path, checkpoint_name(200));
 }
 
 void remove_unfinished_checkpoints(const std::string& folder) {

@@ -38,11 +38,10 @@ struct ExpectedTensor {
 void check_tensors(const SafetensorsFolder& folder, std::span<const ExpectedTensor> expected,
                    const std::function<bool(std::string_view)>& ignored = {});
 
-struct TensorToWrite {
-  std::string name;
-  DType dtype = DType::fp32;    // in the file
-  std::vector<std::int64_t> shape;
-};
+// The files of a HF folder that go with the weights: tokenizer, chat template, generation_config. Paths, sorted. UserError: no such folder.
+std::vector<std::string> side_files(const std::string& folder);
+// Says in a config.json which dtype the weights have, in the key that it uses for it.
+void set_dtype(Json& config, DType dtype);
 
 struct HfWriterOptions {
   std::int64_t max_shard_bytes = 5'000'000'000;

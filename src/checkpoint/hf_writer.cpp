@@ -26,6 +26,24 @@ bool is_side_file(const std::string& name) {
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames) || name.starts_with("chat_template.");
 }
 
+}    // namespace
+
+std::vector<std::string> side_files(const std::string& folder) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+    if (is_side_file(entry.path().filename()) && entry.is_regular_file()) paths.push_back(entry.path());
+  if (error) user_error("{}: cannot be read: {}", folder, error.message());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+void set_dtype(Json& config, DType dtype) {
+  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = std::string(hf_name(dtype));
+}
+
+namespace {
+
 std::string json_text(const std::string& text) { return nlohmann::json(text).dump(); }
 
 }    // namespace
@@ -59,25 +77,16 @@ struct HfWriter::State {
     return shards;
   }
 
-  // Wide dtypes first and a header of a multiple of 8 bytes: then every tensor is aligned to its elements.
+  // Wide dtypes first: then every tensor is aligned to its elements.
   void start_shard(std::vector<std::size_t> members) {
     std::stable_sort(members.begin(), members.end(),
                      [&](std::size_t a, std::size_t b) { return size_bytes(tensors[a].dtype) > size_bytes(tensors[b].dtype); });
-    std::string header = R"({"__metadata__":{"format":"pt"})";
-    std::int64_t end = 0;
-    for (const std::size_t i : members) {
-      slots[i].offset = end;
-      end += slots[i].bytes;
-      header += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", json_text(tensors[i].name),
-                            safetensors_name(tensors[i].dtype), fmt::join(tensors[i].shape, ","), slots[i].offset, end);
-    }
-    header += '}';
-    header.resize((header.size() + 7) / 8 * 8, ' ');
-    const std::uint64_t length = header.size();
-    for (const std::size_t i : members) slots[i].offset += static_cast<std::int64_t>(sizeof(length) + length);
-    OutputFile& file = files.emplace_back(folder.create(file_names[files.size()]));
-    file.write_at(0, std::as_bytes(std::span(&length, 1)));
-    file.write_at(sizeof(length), header);
+    std::vector<TensorToWrite> entries;
+    for (const std::size_t i : members) entries.push_back(tensors[i]);
+    const std::string header = safetensors_header(entries, {{"format", "pt"}});
+    auto end = static_cast<std::int64_t>(header.size());
+    for (const std::size_t i : members) slots[i].offset = std::exchange(end, end + slots[i].bytes);
+    files.emplace_back(folder.create(file_names[files.size()])).write_at(0, header);
   }
 
   void write_index() const {
@@ -91,20 +100,14 @@ struct HfWriter::State {
     }
     folder.write("model.safetensors.index.json", text + "\n  }\n}\n");
   }
-
-  void copy_side_files(const std::string& from) const {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(from, error))
-      if (is_side_file(entry.path().filename()) && entry.is_regular_file()) folder.copy(entry.path(), entry.path().filename());
-    if (error) user_error("{}: cannot be read: {}", from, error.message());
-  }
 };
 
 HfWriter::HfWriter(const std::string& folder, const Json& config, std::vector<TensorToWrite> tensors, const HfWriterOptions& options)
     : state_(std::make_unique<State>(folder, std::move(tensors))) {
   SHEAF_CHECK(config.is_object(), "config.json would be {}", json_type(config));
   state_->folder.write("config.json", config.dump(2) + "\n");
-  if (!options.side_files_from.empty()) state_->copy_side_files(options.side_files_from);
+  if (!options.side_files_from.empty())
+    for (const std::string& path : side_files(options.side_files_from)) state_->folder.copy(path, std::filesystem::path(path).filename());
   const auto shards = state_->cut(options.max_shard_bytes);
   for (std::size_t i = 0; i < shards.size(); ++i)
     state_->file_names.push_back(shards.size() == 1 ? "model.safetensors"

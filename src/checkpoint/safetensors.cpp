@@ -106,6 +106,20 @@ void check_cover(const std::string& path, const std::vector<StoredTensor>& tenso
 
 }    // namespace
 
+std::string safetensors_header(std::span<const TensorToWrite> tensors, const std::map<std::string, std::string>& metadata) {
+  std::string json = fmt::format(R"({{"__metadata__":{})", FastJson(metadata).dump());
+  std::int64_t end = 0;
+  for (const TensorToWrite& t : tensors) {
+    const std::int64_t begin = std::exchange(end, end + checked_bytes(t.dtype, t.shape, t.name));
+    json += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", FastJson(t.name).dump(), safetensors_name(t.dtype),
+                        fmt::join(t.shape, ","), begin, end);
+  }
+  json += '}';
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = json.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + json;
+}
+
 std::string shape_text(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 std::int64_t checked_bytes(DType dtype, std::span<const std::int64_t> shape, std::string_view where) {

@@ -30,6 +30,14 @@ std::string shape_text(std::span<const std::int64_t> shape);
 // Number of bytes; throws UserError, starting with `where`, on a negative dim or a product beyond int64.
 std::int64_t checked_bytes(DType dtype, std::span<const std::int64_t> shape, std::string_view where);
 
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::fp32;    // in the file
+  std::vector<std::int64_t> shape;
+};
+// The first bytes of a file that holds these tensors one after the other: length and JSON, a multiple of 8 bytes.
+std::string safetensors_header(std::span<const TensorToWrite> tensors, const std::map<std::string, std::string>& metadata = {});
+
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);    // throws UserError that names the file and, where there is one, the tensor

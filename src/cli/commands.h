@@ -9,10 +9,13 @@ namespace sheaf {
 using Action = std::function<int()>;
 
 Action train_command(CLI::App& app);
+Action eval_command(CLI::App& app);
+Action tokenize_command(CLI::App& app);
 Action ops_command(CLI::App& app);
 Action passes_command(CLI::App& app);
 Action opt_command(CLI::App& app);
 Action config_command(CLI::App& app);
+Action checkpoint_command(CLI::App& app);
 Action doctor_command(CLI::App& app);
 
 }    // namespace sheaf

@@ -21,15 +21,15 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"train", "train a model: the main job", train_command},
+    {"tokenize", "text to token files", tokenize_command},
+    {"eval", "loss, perplexity and log-probabilities of a model on a file", eval_command},
+    {"checkpoint", "show, verify or export a checkpoint", checkpoint_command},
     {"ops", "the op library", ops_command},
     {"passes", "the passes of a training step, in order", passes_command},
     {"opt", "run passes on a graph in text form", opt_command},
     {"config", "every key of a run configuration", config_command},
     {"doctor", "what this machine and this build offer", doctor_command},
     {"plan", "placements, bytes and seconds of a run, without a device", nullptr, "with the placements"},
-    {"eval", "loss, perplexity and log-probabilities of a model on a file", nullptr, "with tokenizers and evaluation"},
-    {"tokenize", "text to token files", nullptr, "with tokenizers and evaluation"},
-    {"checkpoint", "show, verify or export a checkpoint", nullptr, "with checkpoints"},
     {"generate", "text from a model", nullptr, "with generation"},
     {"rl", "reinforcement learning", nullptr, "with generation"},
     {"bench", "benchmarks", nullptr, "with expert parallelism"},

@@ -1,22 +1,14 @@
 #include <atomic>
-#include <csignal>
 #include <memory>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/interrupt.h"
 #include "engine/trainer.h"
 
 namespace sheaf {
 namespace {
-
-std::atomic<bool> g_stop = false;    // lock-free, so a signal handler may set it
-
-// The first Ctrl-C asks for an orderly end; a second one ends the process as usual.
-void on_interrupt(int signal) {
-  g_stop = true;
-  std::signal(signal, SIG_DFL);
-}
 
 struct TrainArguments {
   std::vector<std::string> positional;
@@ -63,9 +55,8 @@ Action train_command(CLI::App& app) {
       "Writes run.json, metrics.jsonl and model/ (a HuggingFace folder) into run.output. Ctrl-C finishes the step and saves the model.");
   return [a]() -> int {
     const LoadedConfig config = load(*a);
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
-    return train(config, a->flags, g_stop) == TrainEnd::interrupted ? 130 : 0;
+    return until_interrupted(
+        [&](const std::atomic<bool>& stop) { return train(config, a->flags, stop) == TrainEnd::interrupted ? 130 : 0; });
   };
 }
 

@@ -12,7 +12,6 @@
 namespace sheaf {
 namespace {
 
-constexpr std::string_view kMagic("MMIDIDX\0\0", 9);
 constexpr std::size_t kHeader = 34;
 constexpr std::array<std::string_view, 9> kTypes = {"", "uint8", "int8", "int16", "int32", "int64", "float64", "float32", "uint16"};
 
@@ -24,7 +23,7 @@ T load(std::span<const std::byte> bytes, std::size_t offset) {
   return value;
 }
 
-std::string index_of(const std::string& bin) { return std::filesystem::path(bin).replace_extension(".idx"); }
+std::string beside(const std::string& bin, const char* ending) { return std::filesystem::path(bin).replace_extension(ending); }
 
 }    // namespace
 
@@ -35,8 +34,10 @@ auto MegatronSource::with_ids(F&& f) const {
   return f(std::span(reinterpret_cast<const std::uint16_t*>(bytes.data()), bytes.size() / 2));
 }
 
-MegatronSource::MegatronSource(const std::string& bin, std::int64_t vocab) : TokenSource(bin), bin_(bin) {
-  read_index(index_of(bin));
+MegatronSource::MegatronSource(const std::string& bin, std::int64_t vocab, const std::string& shown)
+    : TokenSource(shown.empty() ? bin : shown), bin_(bin) {
+  read_index(beside(bin, ".idx"));
+  read_mask(beside(bin, ".mask"));
   with_ids([&](auto ids) {
     if (const std::int64_t at = first_not_below(ids, vocab); at >= 0)
       user_error("{}: token {} is {}, but the model's vocabulary has {} ids", bin, at, ids[static_cast<std::size_t>(at)], vocab);
@@ -49,7 +50,7 @@ void MegatronSource::read_index(const std::string& idx) {
   const MappedFile file(idx);
   const auto bytes = file.bytes();
   if (bytes.size() < kHeader) user_error("{}: has {} bytes, the header of a Megatron index has {}: truncated", idx, bytes.size(), kHeader);
-  if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
+  if (std::memcmp(bytes.data(), kMegatronMagic.data(), kMegatronMagic.size()) != 0)
     user_error("{}: does not start with MMIDIDX: not a Megatron index", idx);
   if (const auto version = load<std::uint64_t>(bytes, 9); version != 1) user_error("{}: has version {}; version 1 is read", idx, version);
   const auto code = load<std::uint8_t>(bytes, 17);
@@ -94,6 +95,16 @@ void MegatronSource::read_index(const std::string& idx) {
                std::min(entry, entries - 1), load<std::int64_t>(bytes, documents + std::min(entry, entries - 1) * 8));
   if (size * token_bytes != bin_bytes)
     user_error("{}: describes {} tokens, {} bytes, but {} has {} bytes", idx, size, size * token_bytes, bin_.path(), bin_bytes);
+}
+
+void MegatronSource::read_mask(const std::string& mask) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(mask, ignored)) return;
+  mask_.emplace(mask);
+  if (const std::int64_t wanted = (size() + 7) / 8; std::ssize(mask_->bytes()) != wanted)
+    user_error(
+        "{}: has {} bytes, but a bit for each of the {} tokens of {} is {}; it belongs to another file: tokenize again, or remove it", mask,
+        mask_->bytes().size(), size(), bin_.path(), wanted);
 }
 
 void MegatronSource::read(std::int64_t begin, std::span<std::int32_t> out) const {

@@ -62,8 +62,12 @@ template <class V>
 void fields(V& v, RunConfig& c) {
   v("model", c.model);
   v("data.train", c.data.train);
+  v("data.eval", c.data.eval);
+  v("data.eval_split", c.data.eval_split);
   v("data.seq_len", c.data.seq_len);
   v("data.tokenizer", c.data.tokenizer);
+  v("data.field", c.data.field);
+  v("data.cache", c.data.cache);
   v("data.packing", c.data.packing);
   v("data.shuffle", c.data.shuffle);
   v("run.steps", c.run.steps);
@@ -71,6 +75,7 @@ void fields(V& v, RunConfig& c) {
   v("run.save_every", c.run.save_every);
   v("run.keep", c.run.keep);
   v("run.stop_on_save_error", c.run.stop_on_save_error);
+  v("run.eval_every", c.run.eval_every);
   v("run.seed", c.run.seed);
   v("run.log_every", c.run.log_every);
   v("run.timeout_s", c.run.timeout_s);
@@ -133,6 +138,11 @@ struct Reader {
     else
       x.folder = settings.get("model").get<std::string>();
   }
+  void operator()(const char* path, std::vector<CorpusFile>& x) {
+    const Json& value = settings.get(path);
+    for (const Json& file : value.is_array() ? value : Json::array({value}))
+      x.push_back(file.is_string() ? CorpusFile{file.get<std::string>()} : CorpusFile{file["path"], file.value("weight", 0.0)});
+  }
   void operator()(const char*, ParallelConfig& x) {
     if (!settings.get("expert_parallel.enabled").get<bool>()) return;
     (*this)("expert_parallel.autoep_size", x.ep);
@@ -172,6 +182,12 @@ struct Writer {
   }
   void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
   void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
+  void operator()(const char* path, const std::vector<CorpusFile>& x) {
+    Json files = Json::array();
+    for (const CorpusFile& file : x)
+      files.push_back(file.weight > 0 ? Json{{"path", file.path}, {"weight", file.weight}} : Json(file.path));
+    put(path, x.size() == 1 && x[0].weight == 0 ? files[0] : files);
+  }
   void operator()(const char*, const ParallelConfig& x) {
     put("expert_parallel.enabled", x.ep > 1 || x.etp > 1);
     put("expert_parallel.autoep_size", x.ep);
@@ -233,6 +249,14 @@ void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfi
              part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product);
 }
 
+void check_evaluation(const Settings& settings, const RunConfig& c) {
+  if (!c.data.eval.empty() && c.data.eval_split > 0)
+    user_error("{}: found {}, and data.eval is given too; take one", settings.at("data.eval_split"), shortest(c.data.eval_split));
+  if (c.run.eval_every > 0 && c.data.eval.empty() && c.data.eval_split == 0)
+    user_error("{}: found {}, but there is nothing to evaluate on; give data.eval (a file) or data.eval_split (a share of data.train)",
+               settings.at("run.eval_every"), c.run.eval_every);
+}
+
 void resolve_schedule(const Settings& settings, RunConfig& c, std::vector<std::string>& chosen) {
   std::int64_t* total = nullptr;
   if (auto* decay = std::get_if<WarmupDecayLR>(&c.scheduler)) total = &decay->total_num_steps;
@@ -291,6 +315,7 @@ LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, 
   resolve_parallel(settings, c.parallel, ranks > 0 ? ranks : c.run.nproc);
   resolve_batch(settings, c.batch, c.parallel);
   resolve_schedule(settings, c, chosen);
+  check_evaluation(settings, c);
   out.banner = banner_lines(settings, c, std::move(chosen));
   return out;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "data/corpus_file.h"
 #include "data/packing.h"
 #include "engine/schedule.h"
 
@@ -20,9 +21,13 @@ struct ModelSource {
 };
 
 struct DataConfig {
-  std::string train;
+  std::vector<CorpusFile> train;
+  std::string eval;         // a file; "": none
+  double eval_split = 0;    // share of the training rows held out instead
   std::int64_t seq_len = 0;
-  std::string tokenizer;    // "bytes", or "" for the model folder's tokenizer.json
+  std::string tokenizer;    // "bytes", a tokenizer.json, or "" for the model folder's
+  std::string field;        // of a JSONL line; "": text, or messages
+  std::string cache;        // folder for tokens of text; "": beside run.output
   Packing packing = Packing::concat;
   bool shuffle = true;
   bool operator==(const DataConfig&) const = default;
@@ -34,6 +39,7 @@ struct RunOptions {
   std::int64_t save_every = 0;    // 0: no checkpoints
   std::int64_t keep = 0;          // complete checkpoints that stay; 0: all
   bool stop_on_save_error = false;
+  std::int64_t eval_every = 0;    // 0: at the end only
   std::int64_t seed = 0;
   std::int64_t log_every = 1;
   double timeout_s = 0;

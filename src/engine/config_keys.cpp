@@ -28,10 +28,10 @@ constexpr Row kRows[] = {
 #undef IDLE
 #undef REFUSED
 
-const std::map<std::string_view, KeyKind> kKinds = {{"int", KeyKind::integer},  {"number", KeyKind::number}, {"bool", KeyKind::boolean},
-                                                    {"text", KeyKind::text},    {"list", KeyKind::list},     {"object", KeyKind::object},
-                                                    {"open", KeyKind::open},    {"pair", KeyKind::pair},     {"source", KeyKind::source},
-                                                    {"choice", KeyKind::choice}};
+const std::map<std::string_view, KeyKind> kKinds = {{"int", KeyKind::integer},   {"number", KeyKind::number}, {"bool", KeyKind::boolean},
+                                                    {"text", KeyKind::text},     {"list", KeyKind::list},     {"object", KeyKind::object},
+                                                    {"open", KeyKind::open},     {"pair", KeyKind::pair},     {"source", KeyKind::source},
+                                                    {"corpus", KeyKind::corpus}, {"choice", KeyKind::choice}};
 
 // The table writes JSON with single quotes, so that it can be read.
 Json table_json(std::string text) {
@@ -98,6 +98,20 @@ std::optional<Json> accept_number(const Json& value, const std::vector<std::stri
   return Json(value.get<double>());
 }
 
+bool is_path(const Json& value) { return value.is_string() && !value.get<std::string>().empty(); }
+
+// A path, or a list of paths, or a list of paths with weights.
+bool is_corpus(const Json& value) {
+  if (is_path(value)) return true;
+  const auto weighted = [](const Json& file) {
+    if (!file.is_object() || file.size() != 2 || !file.contains("path") || !file.contains("weight")) return false;
+    const Json& weight = file["weight"];
+    return is_path(file["path"]) && weight.is_number() && weight.get<double>() > 0 && std::isfinite(weight.get<double>());
+  };
+  return value.is_array() && !value.empty() &&
+         (std::all_of(value.begin(), value.end(), is_path) || std::all_of(value.begin(), value.end(), weighted));
+}
+
 std::string in_words(std::string_view noun, const Key& key) {
   std::string out(noun);
   for (std::size_t i = 0; i < key.bounds.size(); ++i) {
@@ -143,7 +157,9 @@ std::optional<Json> Key::accept(const Json& value) const {
     case KeyKind::open:
       return same_if(value.is_object());
     case KeyKind::source:
-      return same_if(value.is_object() || (value.is_string() && !value.get<std::string>().empty()));
+      return same_if(value.is_object() || is_path(value));
+    case KeyKind::corpus:
+      return same_if(is_corpus(value));
     case KeyKind::pair: {
       if (!value.is_array() || value.size() != 2) return std::nullopt;
       const auto a = accept_number(value[0], bounds), b = accept_number(value[1], bounds);
@@ -180,6 +196,8 @@ std::string Key::wanted() const {
         return "an object";
       case KeyKind::source:
         return "a string that is not empty, or an object";
+      case KeyKind::corpus:
+        return "a path, a list of paths, or a list of {\"path\": ..., \"weight\": a number > 0}";
       case KeyKind::pair:
         return in_words("a list of two numbers", *this);
       // Of many choices that are not built, the built ones are what can be wanted.

@@ -11,7 +11,7 @@
 namespace sheaf {
 
 enum class KeyStatus { used, idle, refused };
-enum class KeyKind { integer, number, boolean, text, list, object, open, pair, source, choice };
+enum class KeyKind { integer, number, boolean, text, list, object, open, pair, source, corpus, choice };
 
 struct Key {
   std::string path;    // as in the table: "scheduler[OneCycle].params.cycle_min_lr"

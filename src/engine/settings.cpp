@@ -98,7 +98,7 @@ void Settings::override_with(const std::string& assignment) {
   Json value = Json::parse(text, nullptr, false);
   // A folder may be called 2026: where only a text is wanted, a number is its digits.
   const Key* key = find_key(canonical(path));
-  const bool wants_text = key && (key->kind == KeyKind::text || key->kind == KeyKind::source);
+  const bool wants_text = key && (key->kind == KeyKind::text || key->kind == KeyKind::source || key->kind == KeyKind::corpus);
   if (value.is_discarded() || (wants_text && (value.is_number() || value.is_boolean()))) value = text;
   put(path, std::move(value), "command line");
 }

@@ -1,9 +1,11 @@
 #include "engine/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #ifdef __GLIBC__    // said by the headers above
@@ -12,7 +14,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "data/rows.h"
+#include "engine/corpus.h"
+#include "engine/evaluation.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
@@ -30,7 +33,7 @@ namespace fs = std::filesystem;
 // Before the long work of loading: nothing is written yet.
 void check_output_folder(const std::string& folder, bool resume) {
   std::error_code error;
-  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints"})
+  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints", "tensorboard"})
     if (!resume && fs::exists(folder + "/" + mark, error))
       user_error("{}: already holds a run (it has {}); go on with --resume, or name another with run.output=FOLDER", folder, mark);
 }
@@ -65,9 +68,8 @@ Model open_model(const ModelSource& source) {
   return model;
 }
 
-Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& flags) {
-  const ModelShape shape{
-      .rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = config.data.packing == Packing::documents};
+Graph build_step(const RunConfig& config, const Json& model, std::int64_t documents, const TrainFlags& flags) {
+  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = documents};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
@@ -85,33 +87,12 @@ Graph build_step(const RunConfig& config, const Json& model, const TrainFlags& f
   return run(std::move(graph), training_passes(), options);
 }
 
-// Host buffers of one step's rows, as the graph's inputs want them: [M, b, S].
-class StepRows {
- public:
-  StepRows(const Batches& batches, std::int64_t seq_len, Executor& executor) : batches_(batches), executor_(executor) {
-    const std::size_t n = static_cast<std::size_t>(batches.batch_size() * seq_len);
-    for (auto* buffer : {&ids_, &labels_, &positions_, &documents_}) buffer->resize(n);
-  }
-  void load(std::int64_t step) {
-    batches_.fill(step, 0, batches_.batch_size(), {ids_.data(), labels_.data(), positions_.data(), documents_.data()});
-    give("ids", ids_), give("labels", labels_), give("positions", positions_), give("documents", documents_);
-  }
-
- private:
-  void give(const char* name, const std::vector<std::int32_t>& data) {
-    if (const Value v = executor_.graph().find(name))
-      executor_.write(v, data.data(), static_cast<std::int64_t>(data.size() * sizeof(std::int32_t)));
-  }
-  const Batches& batches_;
-  Executor& executor_;
-  std::vector<std::int32_t> ids_, labels_, positions_, documents_;
-};
-
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
-Json identity(const RunConfig& config, const Rows& rows) {
+Json identity(const RunConfig& config, const Corpus& corpus) {
   return {{"seed", config.run.seed},        {"train_batch_size", config.batch.global},
           {"seq_len", config.data.seq_len}, {"packing", config.data.packing == Packing::documents ? "documents" : "concat"},
-          {"shuffle", config.data.shuffle}, {"rows", rows.count()}};
+          {"shuffle", config.data.shuffle}, {"rows", corpus.rows().count()},
+          {"files", corpus.identity()}};
 }
 
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
@@ -129,6 +110,13 @@ void save_failed(RunLog& log, const RunConfig& config, const std::string& error)
   log.say("WARNING: checkpoint not written, the last complete one stays: " + error);
 }
 
+void report_profile(RunLog& log, const Executor& executor, const std::string& output, std::int64_t step) {
+  log.say(profile_table(executor));
+  const std::string path = fmt::format("{}/profile_step_{}.json", output, step);
+  write_file_atomically(path, profile_trace(executor, step));
+  log.say(fmt::format("trace of step {}: {} (opens in ui.perfetto.dev and chrome://tracing)", step, path));
+}
+
 // Setting up, above all measuring kernels' scratch, takes and frees many blocks, which glibc keeps for later: a third of what a small run
 // needs. A step allocates nothing of the kind.
 void return_freed_memory() {
@@ -137,94 +125,194 @@ void return_freed_memory() {
 #endif
 }
 
+CorpusOptions corpus_options(const RunConfig& config, const DenseConfig& model, const std::atomic<bool>& stop) {
+  return {.seq_len = config.data.seq_len,
+          .packing = config.data.packing,
+          .tokenizer = config.data.tokenizer,
+          .field = config.data.field,
+          .model_folder = config.model.folder,
+          .vocab = model.vocab,
+          .end_of_text = model.eos_id,
+          .cache = config.data.cache.empty() ? default_cache(config.run.output) : config.data.cache,
+          .held_out = config.data.eval_split,
+          .stop = &stop,
+          .say = [](const std::string& line) { std::printf("%s\n", line.c_str()), std::fflush(stdout); }};
+}
+
+// A run, from what was read to the model folder. Nothing is written before everything that can be refused has been looked at.
+class Run {
+ public:
+  Run(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop)
+      : config_(loaded.config),
+        flags_(flags),
+        stop_(stop),
+        device_(chosen_device(config_)),
+        source_(open_model(config_.model)),
+        where_(source_.folder ? source_.folder->path() + "/config.json" : "model.config"),
+        model_(parse_model_config(source_.config, where_)) {
+    check_output_folder(config_.run.output, flags.resume);
+    corpus_.emplace(config_.data.train, corpus_options(config_, model_, stop));
+    batches_ = corpus_->batches(config_.batch.global, config_.data.shuffle, static_cast<std::uint64_t>(config_.run.seed));
+    if (!config_.data.eval.empty()) {
+      CorpusOptions options = corpus_options(config_, model_, stop);
+      options.held_out = 0;
+      eval_corpus_.emplace(std::vector<CorpusFile>{{config_.data.eval}}, options);
+    }
+    build();
+    const Json same = identity(config_, *corpus_);
+    const std::string checkpoints = config_.run.output + "/checkpoints";
+    if (flags.resume)
+      if (const auto found = restore(*executor_, checkpoints, same, source_.config)) done_ = *found;
+    resumed_at_ = done_.step;
+    make_output_folder(config_.run.output);
+    write_file_atomically(config_.run.output + "/run.json", resolved(config_).dump(2) + "\n");
+    saver_.emplace(checkpoints, config_.run.keep, same, source_.config, as_read());
+    log_.emplace(config_.run.output, RunLogOptions{.num_steps = config_.run.steps,
+                                                   .log_every = config_.run.log_every,
+                                                   .done = done_.step,
+                                                   .stop_on_write_error = config_.run.stop_on_save_error});
+    announce(loaded.banner, checkpoints);
+  }
+
+  TrainEnd go() {
+    RowBuffers rows(corpus_->rows(), config_.batch.global);
+    bool interrupted = false;
+    while (done_.step < config_.run.steps && !interrupted) {
+      StepRecord record = step(rows);
+      const bool last = done_.step == config_.run.steps;
+      if (evaluator_ && (last || (config_.run.eval_every > 0 && done_.step % config_.run.eval_every == 0))) record.evaluation = evaluate();
+      record.last_checkpoint = std::max(saver_->last_complete(), resumed_at_);
+      log_->add(record);
+      if (done_.step == flags_.profile) report_profile(*log_, *executor_, config_.run.output, done_.step);
+      interrupted = stop_.load();
+      if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
+        if (const std::string error = saver_->save(*executor_, done_); !error.empty()) save_failed(*log_, config_, error);
+    }
+    if (interrupted) log_->say("interrupted: the step is finished, saving the model");
+    if (const std::string error = saver_->finish(); !error.empty()) save_failed(*log_, config_, error);
+    log_->finish();
+    save_weights(*executor_, config_.run.output + "/model", source_.config, as_read());
+    log_->say(log_->summary());
+    return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
+  }
+
+ private:
+  static DeviceKind chosen_device(const RunConfig& config) {
+    const DeviceKind device = config.run.device.empty()     ? default_device()
+                              : config.run.device == "cuda" ? DeviceKind::cuda
+                                                            : DeviceKind::cpu;
+    check_device(device);
+    return device;
+  }
+  SaveOptions as_read() const { return {.dtype = source_.dtype, .side_files_from = source_.folder ? source_.folder->path() : ""}; }
+  DType compute() const { return config_.bf16 ? DType::bf16 : DType::fp32; }
+
+  // The step's graph and executor with their weights, and the evaluation's beside it.
+  void build() {
+    const bool deterministic = config_.run.deterministic.value_or(device_ == DeviceKind::cpu);
+    executor_.emplace(build_step(config_, source_.config, corpus_->rows().documents(), flags_),
+                      ExecutorOptions{.device = device_, .deterministic = deterministic});
+    if (!flags_.dump_ir.empty()) write_file_atomically(flags_.dump_ir + "/plan.txt", executor_->describe());
+    if (source_.folder)
+      load_weights(*executor_, *source_.folder, model_.tied_head);
+    else
+      init_weights(*executor_, static_cast<std::uint64_t>(config_.run.seed));
+    if (const RowSet* held_out = eval_corpus_ ? &eval_corpus_->rows() : corpus_->held_out())
+      evaluator_.emplace(source_.config, where_, *held_out,
+                         EvaluatorOptions{.compute = compute(),
+                                          .device = device_,
+                                          .deterministic = deterministic,
+                                          .rows_at_once = config_.batch.micro,
+                                          .beside = &*executor_});
+    flops_per_token_ = model_flops_per_token(model_, config_.data.seq_len);
+    peak_flops_ = measured_matmul_rate(device_, compute());
+    return_freed_memory();
+  }
+
+  void announce(const std::vector<std::string>& banner, const std::string& checkpoints) {
+    if (flags_.resume)
+      log_->say(done_.step ? fmt::format("resumed after step {}", done_.step)
+                           : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
+    for (const std::string& line : banner) log_->say(line);
+    for (const std::string& line : corpus_->description(config_.run.steps * config_.batch.global)) log_->say(line);
+    const Graph& graph = executor_->graph();
+    std::int64_t parameters = 0;
+    for (const Value v : graph.all(ValueKind::state))
+      if (graph[v].attrs.has("trainable")) parameters += num_elements(graph.type(v).shape);
+    log_->say(fmt::format(
+        "{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} "
+        "for a step",
+        model_.model_type, human_count(static_cast<double>(parameters)), name(device_), name(compute()), corpus_->rows().count(),
+        config_.data.seq_len, config_.batch.global, config_.batch.accumulation, config_.batch.micro,
+        human_bytes(static_cast<double>(executor_->planned_bytes())),
+        human_bytes(static_cast<double>(executor_->memory().persistent_bytes)),
+        human_bytes(static_cast<double>(executor_->memory().arena_bytes))));
+    if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));
+  }
+
+  StepRecord step(RowBuffers& rows) {
+    const auto begin = std::chrono::steady_clock::now();
+    batches_->fill(done_.step, 0, config_.batch.global, rows.row(0));
+    rows.give(*executor_);
+    const Rates rate = rates(config_.scheduler, config_.optimizer, done_.committed);
+    set_rates(*executor_, config_, rate, done_.committed);
+    executor_->time_calls(done_.step + 1 == flags_.profile);
+    executor_->run_step();
+    StepRecord record;
+    record.step = ++done_.step;
+    record.loss = executor_->metric("loss"), record.grad_norm = executor_->metric("grad_norm");
+    record.committed = executor_->metric("commit") != 0;
+    done_.committed += record.committed;
+    record.lr = rate.lr;
+    record.tokens = static_cast<std::int64_t>(executor_->metric("tokens"));
+    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    record.peak_bytes = executor_->peak_bytes() + (evaluator_ ? evaluator_->executor().peak_bytes() : 0);
+    const auto all_tokens = static_cast<double>(config_.batch.global * config_.data.seq_len);
+    record.peak_share = peak_flops_ > 0 ? flops_per_token_ * all_tokens / record.seconds / peak_flops_ : 0;
+    return record;
+  }
+
+  // Nothing if the run is interrupted meanwhile.
+  std::optional<EvalRecord> evaluate() {
+    using Clock = std::chrono::steady_clock;
+    const auto begin = Clock::now();
+    auto said = begin;
+    const Evaluation result = evaluator_->run(
+        [&](const Evaluator::Batch& batch) {
+          const auto now = Clock::now();
+          if (now - said < std::chrono::seconds(30)) return;
+          said = now;
+          const std::int64_t done = batch.first_row + batch.rows, all = evaluator_->rows().count();
+          const double seconds = std::chrono::duration<double>(now - begin).count();
+          log_->say(fmt::format("evaluation: {} of {} rows, eta {}", done, all,
+                                human_time(seconds * static_cast<double>(all - done) / static_cast<double>(done))));
+        },
+        &stop_);
+    if (stop_) return std::nullopt;
+    return EvalRecord{
+        .step = done_.step, .loss = result.loss, .perplexity = result.perplexity(), .tokens = result.tokens, .seconds = result.seconds};
+  }
+
+  const RunConfig& config_;
+  const TrainFlags& flags_;
+  const std::atomic<bool>& stop_;
+  DeviceKind device_;
+  Model source_;
+  std::string where_;    // the model's configuration is from
+  DenseConfig model_;
+  std::optional<Corpus> corpus_, eval_corpus_;
+  std::unique_ptr<Batches> batches_;
+  std::optional<Executor> executor_;
+  std::optional<Evaluator> evaluator_;
+  double flops_per_token_ = 0, peak_flops_ = 0;
+  Progress done_;
+  std::int64_t resumed_at_ = 0;
+  std::optional<Saver> saver_;
+  std::optional<RunLog> log_;
+};
+
 }    // namespace
 
-TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) {
-  const RunConfig& config = loaded.config;
-  const DeviceKind device = config.run.device.empty() ? default_device() : config.run.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
-  check_device(device);
-  const Model source = open_model(config.model);
-  const DenseConfig model = parse_model_config(source.config, source.folder ? source.folder->path() + "/config.json" : "model.config");
-  const auto tokens = open_tokens(
-      config.data.train,
-      {.tokenizer = config.data.tokenizer, .vocab = model.vocab, .end_of_text = static_cast<std::int32_t>(model.eos_id.value_or(0))});
-  const Rows rows(*tokens, config.data.seq_len, config.data.packing);
-  const Batches batches(rows, config.batch.global, config.data.shuffle, static_cast<std::uint64_t>(config.run.seed));
-  check_output_folder(config.run.output, flags.resume);
-
-  Graph step = build_step(config, source.config, flags);
-  Executor executor(std::move(step), {.device = device, .deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu)});
-  if (!flags.dump_ir.empty()) write_file_atomically(flags.dump_ir + "/plan.txt", executor.describe());
-  if (source.folder)
-    load_weights(executor, *source.folder, model.tied_head);
-  else
-    init_weights(executor, static_cast<std::uint64_t>(config.run.seed));
-  const double flops_per_token = model_flops_per_token(model, config.data.seq_len);
-  const double peak_flops = measured_matmul_rate(device, config.bf16 ? DType::bf16 : DType::fp32);
-
-  return_freed_memory();
-
-  const std::string checkpoints = config.run.output + "/checkpoints";
-  const Json same = identity(config, rows);
-  Progress done;
-  if (flags.resume)
-    if (const auto found = restore(executor, checkpoints, same)) done = *found;
-  make_output_folder(config.run.output);
-  write_file_atomically(config.run.output + "/run.json", resolved(config).dump(2) + "\n");
-  Saver saver(checkpoints, config.run.keep, same);
-  RunLog log(config.run.output, config.run.steps, config.run.log_every, done.step);
-  if (flags.resume)
-    log.say(done.step ? fmt::format("resumed after step {}", done.step)
-                      : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
-  for (const std::string& line : loaded.banner) log.say(line);
-  std::int64_t parameters = 0;
-  for (const Value v : executor.graph().all(ValueKind::state))
-    if (executor.graph()[v].attrs.has("trainable")) parameters += num_elements(executor.graph().type(v).shape);
-  log.say(fmt::format(
-      "{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} "
-      "for a step",
-      model.model_type, human_count(static_cast<double>(parameters)), name(device), config.bf16 ? "bf16" : "fp32", rows.count(),
-      config.data.seq_len, config.batch.global, config.batch.accumulation, config.batch.micro,
-      human_bytes(static_cast<double>(executor.planned_bytes())), human_bytes(static_cast<double>(executor.memory().persistent_bytes)),
-      human_bytes(static_cast<double>(executor.memory().arena_bytes))));
-
-  StepRows step_rows(batches, config.data.seq_len, executor);
-  bool interrupted = false;
-  const auto save = [&] {
-    if (const std::string error = saver.save(executor, done); !error.empty()) save_failed(log, config, error);
-  };
-  for (std::int64_t s = done.step; s < config.run.steps && !interrupted; ++s) {
-    const auto begin = std::chrono::steady_clock::now();
-    step_rows.load(s);
-    const Rates rate = rates(config.scheduler, config.optimizer, done.committed);
-    set_rates(executor, config, rate, done.committed);
-    executor.time_calls(s + 1 == flags.profile);
-    executor.run_step();
-    StepRecord record;
-    record.step = s + 1;
-    record.loss = executor.metric("loss"), record.grad_norm = executor.metric("grad_norm");
-    record.committed = executor.metric("commit") != 0;
-    record.lr = rate.lr;
-    record.tokens = static_cast<std::int64_t>(executor.metric("tokens"));
-    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    record.peak_bytes = executor.peak_bytes();
-    const auto all_tokens = static_cast<double>(config.batch.global * config.data.seq_len);
-    record.peak_share = peak_flops > 0 ? flops_per_token * all_tokens / record.seconds / peak_flops : 0;
-    done.step = s + 1;
-    done.committed += record.committed;
-    log.add(record);
-    if (s + 1 == flags.profile) log.say(profile_table(executor));
-    interrupted = stop.load();
-    const bool last = interrupted || done.step == config.run.steps;
-    if (config.run.save_every > 0 && (done.step % config.run.save_every == 0 || last)) save();
-  }
-  if (interrupted) log.say("interrupted: the step is finished, saving the model");
-  if (const std::string error = saver.finish(); !error.empty()) save_failed(log, config, error);
-  save_weights(executor, config.run.output + "/model", source.config,
-               {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""});
-  log.say(log.summary());
-  log.say(fmt::format("model: {}/model   metrics: {}/metrics.jsonl", config.run.output, config.run.output));
-  return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
-}
+TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) { return Run(loaded, flags, stop).go(); }
 
 }    // namespace sheaf

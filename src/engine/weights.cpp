@@ -11,20 +11,24 @@
 namespace sheaf {
 namespace {
 
-Values trainable_states(const Graph& graph) {
+// Those of a frozen model included.
+Values weights_of(const Graph& graph) {
   Values out;
   for (const Value v : graph.all(ValueKind::state))
     if (graph[v].attrs.has("trainable")) out.push_back(v);
   return out;
 }
 
-// States mirror the tensors of a HF folder with their dims split; `file_shape` is the shape before the split.
+}    // namespace
+
 Shape file_shape(const ValueInfo& state) {
   if (!state.attrs.has("file_shape")) return state.type.shape;
   Shape shape;
   for (const std::string& extent : split(state.attrs.text("file_shape"), ' ')) shape.push_back(std::stoll(extent));
   return shape;
 }
+
+namespace {
 
 // Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
 bool is_ignored(std::string_view name, bool tied_head) {
@@ -35,21 +39,24 @@ bool is_ignored(std::string_view name, bool tied_head) {
 
 void write_master(Executor& executor, Value v, std::span<const float> data) {
   const Graph& graph = executor.graph();
-  executor.write(v, data.data(), graph.type(v).bytes());
-  const Value derived = graph.find(graph[v].name + ".c");
-  if (!derived) return;
-  std::vector<std::byte> low(static_cast<std::size_t>(graph.type(derived).bytes()));
-  convert(DType::fp32, data.data(), graph.type(derived).dtype, low.data(), static_cast<std::int64_t>(data.size()));
-  executor.write(derived, low.data(), graph.type(derived).bytes());
+  const auto write = [&](Value to) {
+    const Type& type = graph.type(to);
+    if (type.dtype == DType::fp32) return executor.write(to, data.data(), type.bytes());
+    std::vector<std::byte> low(static_cast<std::size_t>(type.bytes()));
+    convert(DType::fp32, data.data(), type.dtype, low.data(), static_cast<std::int64_t>(data.size()));
+    executor.write(to, low.data(), type.bytes());
+  };
+  write(v);
+  if (const Value derived = graph.find(graph[v].name + ".c")) write(derived);
 }
 
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   const Graph& graph = executor.graph();
   std::vector<ExpectedTensor> expected;
-  for (const Value v : trainable_states(graph)) expected.push_back({graph[v].name, file_shape(graph[v])});
+  for (const Value v : weights_of(graph)) expected.push_back({graph[v].name, file_shape(graph[v])});
   check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored(name, tied_head); });
   std::vector<float> data;
-  for (const Value v : trainable_states(graph)) {
+  for (const Value v : weights_of(graph)) {
     const StoredTensor& stored = folder.weights().at(graph[v].name);
     if (!is_convertible(stored.dtype, DType::fp32))
       user_error("{}: tensor '{}' is {}; wanted bf16, fp16 or fp32", folder.path(), stored.name, name(stored.dtype));
@@ -62,7 +69,7 @@ void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
 void init_weights(Executor& executor, std::uint64_t seed) {
   const Graph& graph = executor.graph();
   std::vector<float> data;
-  for (const Value v : trainable_states(graph)) {
+  for (const Value v : weights_of(graph)) {
     const ValueInfo& info = graph[v];
     data.assign(static_cast<std::size_t>(num_elements(info.type.shape)), info.attrs.text("init") == "ones" ? 1.0f : 0.0f);
     if (info.attrs.text("init") == "normal") fill_normal(data, seed, hash_text(info.name), 0, 0, info.attrs.number("std"));
@@ -76,12 +83,12 @@ void init_weights(Executor& executor, std::uint64_t seed) {
 
 void save_weights(const Executor& executor, const std::string& folder, Json config, const SaveOptions& options) {
   const Graph& graph = executor.graph();
-  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = std::string(hf_name(options.dtype));
+  set_dtype(config, options.dtype);
   std::vector<TensorToWrite> tensors;
-  for (const Value v : trainable_states(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
+  for (const Value v : weights_of(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
   HfWriter writer(folder, config, tensors, {.side_files_from = options.side_files_from});
   std::vector<float> data;
-  for (const Value v : trainable_states(graph)) {
+  for (const Value v : weights_of(graph)) {
     data.resize(static_cast<std::size_t>(num_elements(graph.type(v).shape)));
     executor.read(v, data.data(), graph.type(v).bytes());
     writer.write(graph[v].name, DType::fp32, data.data());

@@ -9,14 +9,17 @@
 
 namespace sheaf {
 
-// Every trainable state from the tensor of its name; derived states follow. UserError naming missing, extra and misshapen tensors.
+// Every weight from the tensor of its name; derived states follow. UserError naming missing, extra and misshapen tensors.
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head);
 
 // As the states' `init` says: a pure function of (seed, name, global index), the same on any mesh.
 void init_weights(Executor& executor, std::uint64_t seed);
 
-// Sets a trainable state (fp32, row-major) and what is derived from it.
+// Sets a weight from fp32, row-major, and what is derived from it.
 void write_master(Executor& executor, Value state, std::span<const float> data);
+
+// States mirror the tensors of a HF folder with their dims split; this is the shape before the split.
+Shape file_shape(const ValueInfo& state);
 
 struct SaveOptions {
   DType dtype = DType::fp32;      // in the file

@@ -29,13 +29,15 @@ struct Args {
 
 // Where test inputs of an operand are drawn from.
 struct Domain {
-  enum class Kind { real, positive, fraction, index, label, count, flag } kind = Kind::real;
-  std::string factor;    // index, label: below the extent of this factor; a label may also be -100 (ignored)
+  enum class Kind { real, positive, fraction, index, label, count, flag, ends } kind = Kind::real;
+  std::string
+      factor;    // index, label: below the extent of this factor, a label may also be -100 (ignored); ends: rows that do not fall, up to it
 };
 inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""},
     Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
 inline Domain Index(std::string factor) { return {Domain::Kind::index, std::move(factor)}; }
 inline Domain Label(std::string factor) { return {Domain::Kind::label, std::move(factor)}; }
+inline Domain Ends(std::string factor) { return {Domain::Kind::ends, std::move(factor)}; }
 
 // One set of shapes and attributes to test with. Small, uneven extents find most.
 struct Case {

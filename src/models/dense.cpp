@@ -9,7 +9,7 @@
 namespace sheaf {
 namespace {
 
-// Letters: b rows, s positions, k hidden, h kv heads, r query heads per kv head, d head_dim, i intermediate, v vocab.
+// Letters: b rows, s positions, k hidden, h kv heads, r query heads per kv head, d head_dim, i intermediate, v vocab, c documents.
 class Dense {
  public:
   Dense(Builder& b, const DenseConfig& c) : b_(b), c_(c) {}
@@ -18,7 +18,7 @@ class Dense {
     const Value ids = b_.input("ids", DType::i32, {shape.rows, shape.seq_len}),
                 labels = b_.input("labels", DType::i32, {shape.rows, shape.seq_len});
     const Value positions = b_.input("positions", DType::i32, {shape.rows, shape.seq_len});
-    if (shape.documents) documents_ = b_.input("documents", DType::i32, {shape.rows, shape.seq_len});
+    if (shape.documents) ends_ = b_.input("document_ends", DType::i32, {shape.rows, shape.documents});
     const Rope rope = rope_frequencies(c_.rope, c_.head_dim, shape.seq_len);
     const auto num_freqs = static_cast<std::int64_t>(rope.inv_freq.size());
     const Value inv_freq = b_.constant("rope.inv_freq", DType::fp32, {num_freqs}, {rope.inv_freq.begin(), rope.inv_freq.end()});
@@ -42,7 +42,6 @@ class Dense {
     Value logits = b_.einsum("b s k, v k -> b s v", x_bsk, head_vk);
     if (b_.type(logits).dtype != DType::fp32) logits = b_.cast(logits, Text("fp32"));
     const Value nll = token_nll(b_, logits, labels);
-    write_mean_loss(b_, nll);
     return {logits, nll};
   }
 
@@ -55,7 +54,7 @@ class Dense {
     if (c_.qk_norm) q = norm(q, prefix + "q_norm", d), k = norm(k, prefix + "k_norm", d);
     q = b_.rotate(q, cos_, sin_, false, false);
     k = b_.rotate(k, cos_, sin_, false, false);
-    const Results out = b_.attention(q, k, v, documents_, documents_, {}, true, 1 / std::sqrt(static_cast<double>(d)), window);
+    const Results out = b_.attention(q, k, v, ends_, {}, true, 1 / std::sqrt(static_cast<double>(d)), window);
     return linear("b s h r d, k h r d -> b s k", out[0], prefix + "o_proj", {c_.hidden}, {h, r, d}, c_.o_bias);
   }
 
@@ -100,7 +99,7 @@ class Dense {
 
   Builder& b_;
   const DenseConfig& c_;
-  Value cos_, sin_, documents_;
+  Value cos_, sin_, ends_;
 };
 
 }    // namespace

@@ -8,7 +8,7 @@ namespace sheaf {
 // Of one micro-batch.
 struct ModelShape {
   std::int64_t rows = 1, seq_len = 1;
-  bool documents = false;    // attention stays inside a document: the input @documents [b, s] numbers them
+  std::int64_t documents = 0;    // most of a row; > 0: attention stays inside each, the input @document_ends [b, c] holds where they end
 };
 
 // Values of the body that tests and other losses read.
@@ -17,7 +17,7 @@ struct ModelValues {
   Value nll;       // fp32 [b, s], 0 where the label does not count
 };
 
-// Writes the forward body and the loss. Inputs, i32 [b, s]: @ids, @labels (shifted: labels[i] is the token that position i predicts; < 0
+// Writes the forward body, up to the loss of every token. Inputs, i32 [b, s]: @ids, @labels (shifted: labels[i] is the token that position i predicts; < 0
 // does not count), @positions. States have HF's names; dims are split, never merged:
 //   q_proj [hk, r, d, H]   k_proj, v_proj [hk, d, H]   o_proj [H, hk, r, d]   gate, up [I, H]   down [H, I]   embedding, head [V, H]
 // A state whose dims are split has its shape in HF's file as attribute file_shape, "128 64"; a `zero_row` starts as zeros.

@@ -22,4 +22,12 @@ void write_mean_loss(Builder& b, Value nll_bs) {
   b.in(body);
 }
 
+void write_scores(Builder& b, Value nll_bs) {
+  const Segment body = b.segment();
+  const Value scores = b.graph().declare(ValueKind::state, kScores, b.type(nll_bs));
+  b.in(Segment::epilogue);
+  b.set(scores, nll_bs);
+  b.in(body);
+}
+
 }    // namespace sheaf

@@ -15,4 +15,8 @@ Value token_nll(Builder& b, Value logits_bsv, Value labels_bs);
 // Needs the input @labels.
 void write_mean_loss(Builder& b, Value nll_bs);
 
+// Instead of a mean: set @score.nll, fp32 [b, s], for the host to read after the step.
+inline constexpr const char* kScores = "score.nll";
+void write_scores(Builder& b, Value nll_bs);
+
 }    // namespace sheaf

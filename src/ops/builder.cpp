@@ -20,9 +20,9 @@ Value Builder::input(std::string name, DType dtype, Shape shape) {
 }
 
 Value Builder::parameter(const std::string& name, Shape shape, const std::string& init, double std) {
-  const Value master = graph_.declare(ValueKind::state, name, {DType::fp32, shape, {}},
-                                      {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(true)}});
-  if (compute_ == DType::fp32) return master;
+  const Value master = graph_.declare(ValueKind::state, name, {frozen_ ? compute_ : DType::fp32, shape, {}},
+                                      {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(!frozen_)}});
+  if (frozen_ || compute_ == DType::fp32) return master;
   return graph_.declare(ValueKind::state, name + ".c", {compute_, std::move(shape), {}}, {{"of", Text(name)}});
 }
 

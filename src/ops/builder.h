@@ -15,8 +15,9 @@ struct Results : Values {
 
 class Builder {
  public:
-  explicit Builder(Graph& graph, Segment segment = Segment::first, DType compute = DType::fp32)
-      : graph_(graph), segment_(segment), compute_(compute) {}
+  // frozen: parameters are not trained, so each is one state in the compute dtype.
+  explicit Builder(Graph& graph, Segment segment = Segment::first, DType compute = DType::fp32, bool frozen = false)
+      : graph_(graph), segment_(segment), compute_(compute), frozen_(frozen) {}
 
   Graph& graph() { return graph_; }
   const Type& type(Value v) const { return graph_.type(v); }
@@ -29,8 +30,8 @@ class Builder {
   // Rows of a micro-batch: the step's rows are the input [M, shape...], the result is its slice for the current micro-batch. The graph
   // is first built for M = 1; the pass micro_batches sets M.
   Value input(std::string name, DType dtype, Shape shape);
-  // A trainable tensor, named as in the HF folder, dims split and never merged. init: "normal" (std), "zeros" or "ones".
-  // Returns what ops see: @name in fp32, the derived @name.c otherwise.
+  // A weight, named as in the HF folder, dims split and never merged. init: "normal" (std), "zeros" or "ones".
+  // Returns what ops see: @name in fp32 or frozen, the derived @name.c otherwise.
   Value parameter(const std::string& name, Shape shape, const std::string& init, double std = 0);
   Value constant(std::string name, DType dtype, Shape shape, std::vector<double> data);
   Value argument(const std::string& name, DType dtype = DType::fp32);    // @step.NAME; declared once, then found
@@ -63,6 +64,7 @@ class Builder {
   Graph& graph_;
   Segment segment_;
   DType compute_;
+  bool frozen_ = false;
 };
 
 // What a gradient function gets; it returns one value per operand, absent where there is none.

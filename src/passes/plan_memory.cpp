@@ -49,13 +49,13 @@ class Planner {
     }
   }
 
-  MemoryPlan run(const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
+  MemoryPlan run(const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch, const SharedStorage& shared) {
     place_packs();
     share_with_targets();
     share_in_place();
     MemoryPlan plan;
     plan.places.resize(graph_.values.size());
-    place_persistent(plan);
+    place_persistent(plan, shared);
     place_arena(plan, scratch);
     return plan;
   }
@@ -173,9 +173,14 @@ class Planner {
     return out;
   }
 
-  void place_persistent(MemoryPlan& plan) {
+  void place_persistent(MemoryPlan& plan, const SharedStorage& shared) {
     std::int64_t offset = 0;
     std::vector<bool> placed(root_.size());
+    for (const auto& [v, at] : shared) {
+      SHEAF_CHECK(root(id(v)) == id(v), "plan_memory: {} is shared and part of a pack", name_of(graph_, v));
+      placed[id(v)] = true;
+      plan.places[id(v)] = {Block::shared, at};
+    }
     const auto put = [&](std::size_t buffer, std::int64_t bytes) {
       if (placed[buffer]) return;
       placed[buffer] = true;
@@ -189,7 +194,7 @@ class Planner {
       if (is_metric(graph_.values[v])) put(root(v), kSlotBytes);
     for (std::size_t v = 0; v < root_.size(); ++v) {
       const std::size_t buffer = root(v);
-      if (!buffers_[buffer].persistent || graph_.values[v].kind == ValueKind::gone) continue;
+      if (!buffers_[buffer].persistent || graph_.values[v].kind == ValueKind::gone || plan.places[buffer].block == Block::shared) continue;
       offset = aligned(offset);
       put(buffer, buffers_[buffer].bytes);
       const ValueInfo& info = graph_.values[v];
@@ -207,7 +212,7 @@ class Planner {
     plan.persistent_bytes = aligned(offset);
     for (std::size_t v = 0; v < root_.size(); ++v)
       if (buffers_[root(v)].persistent && graph_.values[v].kind != ValueKind::gone)
-        plan.places[v] = {Block::persistent, plan.places[root(v)].offset + shift(v)};
+        plan.places[v] = {plan.places[root(v)].block, plan.places[root(v)].offset + shift(v)};
   }
 
   void place_arena(MemoryPlan& plan, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
@@ -275,8 +280,9 @@ class Planner {
 
 }    // namespace
 
-MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
-  return Planner(graph).run(scratch);
+MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
+                       const SharedStorage& shared) {
+  return Planner(graph).run(scratch, shared);
 }
 
 }    // namespace sheaf

@@ -1,10 +1,13 @@
 #pragma once
 // Every value gets its bytes: an offset in one of two blocks per rank, from liveness. Pure arithmetic.
+#include <map>
+
 #include "ir/graph.h"
 
 namespace sheaf {
 
-enum class Block { persistent, arena };    // across steps (states, inputs, accumulators, arguments, constants) | within a step
+// persistent: across steps (states, inputs, accumulators, arguments, constants); arena: within a step; shared: another plan's persistent.
+enum class Block { persistent, arena, shared };
 
 struct Place {
   Block block = Block::arena;
@@ -28,7 +31,10 @@ struct MemoryPlan {
 
 // scratch: bytes per node, as graph.segments. Arguments lie first in the persistent block and metrics after them, each without gaps, in
 // order of declaration: one copy each way a step. `set` and in-place ops share storage where no reader of the old content remains.
-MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
+// shared: values that lie in another plan's persistent block, at these offsets.
+using SharedStorage = std::map<Value, std::int64_t>;
+MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
+                       const SharedStorage& shared = {});
 
 // L5: no two values that are live at the same time overlap, but for those that may share. Throws InternalError naming both.
 void verify_memory(const Graph& graph, const MemoryPlan& plan);

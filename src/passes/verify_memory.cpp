@@ -39,6 +39,9 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
       for (const Value v : node.in)
         if (const auto found = live.find(v); found != live.end()) found->second.to = t;
     }
+  for (const Node* node : at)
+    SHEAF_CHECK(node->op->name != "set" || place(node->in[0]).block != Block::shared, "{} belongs to another plan and is set",
+                name_of(graph, node->in[0]));
   // A pack is read through its members' producers and keeps them alive as long as it is read itself.
   for (const Node* node : at)
     if (node->op->name == "pack")
@@ -67,7 +70,8 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
     current.push_back(newer);
   }
   for (std::size_t i = 0; i < graph.values.size(); ++i)
-    if (const ValueInfo& info = graph.values[i]; info.kind != ValueKind::result && info.kind != ValueKind::gone)
+    if (const ValueInfo& info = graph.values[i];
+        info.kind != ValueKind::result && info.kind != ValueKind::gone && plan.places[i].block != Block::shared)
       named.push_back({{static_cast<int>(i)}, plan.places[i].offset, plan.places[i].offset + info.type.bytes(), 0, 0});
   std::sort(named.begin(), named.end(), [](const Live& a, const Live& b) { return a.begin < b.begin; });
   for (std::size_t i = 0; i + 1 < named.size(); ++i)

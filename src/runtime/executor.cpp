@@ -65,6 +65,8 @@ struct Executor::Impl {
   MemoryPlan memory;
   std::array<std::vector<Call>, kSegments.size()> calls;
   at::Tensor persistent, arena;     // bytes
+  at::Tensor shared;                // the persistent block of the executor beside
+  bool owns_arena = true;
   std::vector<at::Tensor> views;    // by Value::id
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
@@ -76,10 +78,13 @@ struct Executor::Impl {
   std::map<std::string, std::size_t, std::less<>> argument_slot, metric_slot;
   std::vector<DType> slot_dtype;
   bool timing = false;
+  std::chrono::steady_clock::time_point step_begin;
+  std::int64_t micro_batch = 0;    // that `rest` is at
   std::vector<CallTime> times;
 
   void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
   std::int64_t measure(const Node& node, const KernelRow* row);
+  SharedStorage shared_storage() const;
   void allocate();
   void bind();
   void bind_gaps(Call& call);
@@ -135,10 +140,32 @@ void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kS
     }
 }
 
+// States of the executor beside that this graph reads under the same name, or that are the copy of such a one.
+SharedStorage Executor::Impl::shared_storage() const {
+  SharedStorage storage;
+  if (!options.beside) return storage;
+  const Graph& theirs = options.beside->graph();
+  for (const Value v : graph.all(ValueKind::state))
+    for (const char* suffix : {"", ".c"}) {
+      const Value w = theirs.find(graph[v].name + suffix);
+      if (!w || theirs[w].kind != ValueKind::state || theirs.type(w).dtype != graph.type(v).dtype) continue;
+      SHEAF_CHECK(theirs.type(w).shape == graph.type(v).shape, "@{} has two shapes", graph[v].name);
+      storage.emplace(v, options.beside->memory().places[static_cast<std::size_t>(w.id)].offset);
+    }
+  return storage;
+}
+
 void Executor::Impl::allocate() {
   const auto bytes = at::TensorOptions().dtype(at::kByte).device(at_device(options));
+  const Impl* beside = options.beside ? options.beside->impl_.get() : nullptr;
+  if (beside) shared = beside->persistent;
+  owns_arena = !beside || beside->arena.numel() < memory.arena_bytes;
   try {
     persistent = at::zeros({std::max<std::int64_t>(1, memory.persistent_bytes)}, bytes);
+    if (!owns_arena) {
+      arena = beside->arena;
+      return;
+    }
     // LibTorch's CUDA hook knows its blocks by address and takes no second one at the same: a slot at the start of the arena would free it.
     constexpr std::int64_t kHead = 256;
     arena = at::empty({kHead + std::max<std::int64_t>(1, memory.arena_bytes)}, bytes)
@@ -159,7 +186,8 @@ void Executor::Impl::bind() {
     const Place& place = memory.places[i];
     if (place.offset < 0) continue;
     const Type& type = graph.values[i].type;
-    char* base = static_cast<char*>((place.block == Block::persistent ? persistent : arena).data_ptr());
+    const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
+    char* base = static_cast<char*>(block.data_ptr());
     views[i] =
         at::from_blob(base + place.offset, type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
@@ -229,7 +257,8 @@ void Executor::Impl::run(Segment segment) {
     }
     if (!timing) continue;
     if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream
-    times.push_back({segment, n, call.kernel(), std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin, before = begin - step_begin;
+    times.push_back({segment, n, call.kernel(), taken.count(), before.count(), micro_batch});
   }
 }
 
@@ -245,7 +274,7 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
   std::array<std::vector<std::int64_t>, kSegments.size()> scratch;
   m.select_and_measure(scratch);
-  m.memory = plan_memory(m.graph, scratch);
+  m.memory = plan_memory(m.graph, scratch, m.shared_storage());
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();
@@ -284,6 +313,7 @@ void Executor::run_step() {
   const c10::DeviceGuard device(at_device(m.options));
   take_lasting_workspaces(m.options.device, m.options.device_index);    // again: the thread may be another one than the constructor's
   m.times.clear();
+  m.step_begin = std::chrono::steady_clock::now();
   const auto host = [&](std::size_t first, std::size_t count) {
     return m.slots.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
   };
@@ -299,8 +329,10 @@ void Executor::run_step() {
   m.run(Segment::first);
   for (std::int64_t i = 1; i < m.num_micro_batches; ++i) {
     set_micro_batch(i);
+    m.micro_batch = i;
     m.run(Segment::rest);
   }
+  m.micro_batch = 0;
   m.run(Segment::epilogue);
   if (metrics) host(arguments, metrics).copy_(m.slot_block(arguments, metrics));
 }
@@ -321,8 +353,10 @@ double Executor::metric(std::string_view name) const {
   return f;
 }
 
-std::int64_t Executor::planned_bytes() const { return impl_->memory.persistent_bytes + impl_->memory.arena_bytes; }
-std::int64_t Executor::peak_bytes() const { return impl_->persistent.numel() + impl_->arena.numel(); }
+std::int64_t Executor::planned_bytes() const {
+  return impl_->memory.persistent_bytes + (impl_->owns_arena ? impl_->memory.arena_bytes : 0);
+}
+std::int64_t Executor::peak_bytes() const { return impl_->persistent.numel() + (impl_->owns_arena ? impl_->arena.numel() : 0); }
 
 std::string Executor::describe() const {
   std::vector<std::vector<std::string>> rows = {{"segment", "op", "kernel", "out", "scratch"}};
@@ -332,7 +366,7 @@ std::string Executor::describe() const {
       for (const Value v : call.node->out) {
         const Place& p = impl_->memory.places[static_cast<std::size_t>(v.id)];
         out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}),
-                                  p.block == Block::persistent ? "state+" : "arena+", p.offset));
+                                  p.block == Block::arena ? "arena+" : p.block == Block::shared ? "beside+" : "state+", p.offset));
       }
       rows.push_back({std::string(name(s)), std::string(call.node->op->name), std::string(call.kernel()), join(out, ", "),
                       human_bytes(static_cast<double>(call.scratch_bytes))});

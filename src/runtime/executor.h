@@ -11,11 +11,15 @@
 
 namespace sheaf {
 
+class Executor;
 struct ExecutorOptions {
   DeviceKind device = DeviceKind::cpu;
   int device_index = 0;
   bool deterministic = true;
   bool poison = false;    // the arena starts as NaN: whatever reads what nothing wrote is seen
+  // Another executor on the same device, idle while this one runs a step: states that it has too are read where they lie there (@w, or its
+  // copy @w.c in the dtype wanted here), and its arena serves this one as well if it is large enough.
+  const Executor* beside = nullptr;
 };
 
 // Throws UserError if the device is absent: what was found and how to get it.
@@ -44,19 +48,21 @@ class Executor {
   void run_step();
   double metric(std::string_view name) const;    // @metric.NAME of the last step
 
-  // Bytes on the device: what the plan says, and what the blocks that were allocated hold.
+  // Bytes on the device: what the plan says, and what the blocks that were allocated hold. Not those of the executor beside.
   std::int64_t planned_bytes() const;
   std::int64_t peak_bytes() const;
 
   // What the plan runs, as text: one line per call with kernel, place and scratch.
   std::string describe() const;
 
-  // Seconds of each call of the last step, if timing is on (it synchronises the device after each call).
+  // Each call of the last step, if timing is on (it synchronises the device after each call). Seconds; `begin` from the start of the step.
   struct CallTime {
     Segment segment;
     std::size_t node;
     std::string_view kernel;
     double seconds;
+    double begin;
+    std::int64_t micro_batch;    // 0 in prologue, first and epilogue
   };
   void time_calls(bool on);
   const std::vector<CallTime>& call_times() const;

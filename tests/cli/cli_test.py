@@ -2,74 +2,17 @@
 import json
 import os
 import pathlib
-import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 sys.dont_write_bytecode = True    # no __pycache__ among the sources
 sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
 import files
-
-SHEAF = str(pathlib.Path(sys.argv.pop(1)).absolute())
-
-
-def sheaf(*args, **options):
-    return subprocess.run([SHEAF, *map(str, args)], capture_output=True, text=True, timeout=120, **options)
-
-
-class Case(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.at = pathlib.Path(tempfile.mkdtemp(prefix="sheaf-cli-"))
-        cls.model = files.write_model(cls.at / "model")
-        cls.corpus = cls.at / "corpus.txt"
-        cls.corpus.write_bytes(files.text(1000))
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.at)
-
-    def run_file(self, **changes):
-        """A run that works, but for `changes` (None takes a key away); its output folder is self.output."""
-        self.count = getattr(self, "count", 0) + 1
-        self.output = self.at / f"out-{self.id()}-{self.count}"
-        run = {"model": str(self.model), "data": {"train": str(self.corpus), "seq_len": 8, "tokenizer": "bytes", "shuffle": False},
-               "run": {"steps": 3, "output": str(self.output)}, "train_micro_batch_size_per_gpu": 2,
-               "optimizer": {"params": {"lr": 1e-3}}} | changes
-        path = self.at / f"run-{self.id()}-{self.count}.json"
-        path.write_text(json.dumps({key: value for key, value in run.items() if value is not None}, indent=1))
-        return path
-
-    def train(self, *overrides, code=0, **changes):
-        done = sheaf("train", self.run_file(**changes), *overrides)
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        return done
-
-    def metrics(self):
-        return [json.loads(line) for line in (self.output / "metrics.jsonl").read_text().splitlines()]
-
-    def refused(self, done, *says):
-        """The user's fault: exit code 2, at most 8 lines naming what was found, no trace of the program's inside, nothing on disk."""
-        if os.environ.get("SHEAF_VERBOSE"):
-            print(done.stderr)
-        self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
-        self.assertTrue(done.stderr.startswith("sheaf: "), done.stderr)
-        self.assertLessEqual(len(done.stderr.splitlines()), 8, done.stderr)
-        for inside in ("frame #", ".cpp:", "internal error", "exception", "terminate"):
-            self.assertNotIn(inside, done.stderr)
-        for part in says:
-            self.assertIn(part, done.stderr)
-        if hasattr(self, "output"):
-            self.assertFalse(self.output.exists(), list(self.output.glob("*")) if self.output.exists() else "")
-
-    def train_refused(self, *says, overrides=(), **changes):
-        self.refused(sheaf("train", self.run_file(**changes), *overrides), *says)
+from case import SHEAF, Case, sheaf
 
 
 class BadConfiguration(Case):
@@ -111,7 +54,7 @@ class BadConfiguration(Case):
         self.refused(sheaf("train", path, "data.tokenizer=gpt"), "data.tokenizer", "not built yet")
         self.refused(sheaf("train", path, "fp16.enabled=true"), "fp16.enabled", "not built yet")
         self.train_refused("is text", "tokenizers", '"bytes"', overrides=["data.tokenizer=null"])
-        for command in ("plan", "eval", "tokenize", "checkpoint", "generate", "rl", "bench"):
+        for command in ("plan", "eval", "tokenize", "generate", "rl", "bench"):
             self.refused(sheaf(command, "x", "--y", "z"), f"sheaf {command} is not built yet")
 
     def test_cuda_asked_for_and_absent(self):
@@ -258,63 +201,6 @@ class Output(Case):
         self.refused(sheaf("train", "--deepspeed", "tests/engine/ds_config.json", "--model", self.model, "--data", self.corpus), "data.seq_len")
 
 
-class Resume(Case):
-    RUN = {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-3, "warmup_num_steps": 4, "warmup_type": "linear"}}}
-
-    def numbers(self):
-        return [(m["step"], m["loss"], m["grad_norm"], m["lr"], m["tokens"]) for m in self.metrics()]
-
-    def test_a_run_killed_at_any_moment_goes_on_with_the_same_bits(self):
-        self.train("run.steps=600", **self.RUN)
-        whole, model = self.numbers(), (self.output / "model/model.safetensors").read_bytes()
-        path = self.run_file(**self.RUN)
-        command = [SHEAF, "train", str(path), "run.steps=600", "run.save_every=2", "run.keep=3"]
-        newest = lambda: max((p.name for p in (self.output / "checkpoints").glob("step_????????")), default="")
-        rng, kills = random.Random(0), 0
-        for attempt in range(8):    # each gets at least one checkpoint further, then dies at a random moment
-            before = newest()
-            process = subprocess.Popen(command + (["--resume"] if attempt else []), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            deadline = time.monotonic() + 60
-            while newest() == before and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.02))
-            kills += process.poll() is None
-            process.kill()
-            process.communicate()
-        self.assertGreaterEqual(kills, 3)
-        done = sheaf(*command[1:], "--resume")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(self.numbers(), whole)
-        self.assertEqual((self.output / "model/model.safetensors").read_bytes(), model)
-        self.assertFalse(list((self.output / "checkpoints").glob("*.tmp*")))
-
-    def test_more_steps_keep_and_nothing_to_resume(self):
-        done = sheaf("train", self.run_file(**self.RUN), "--resume", "run.save_every=2", "run.keep=2")
-        self.assertIn("no checkpoint", done.stdout)
-        path = self.output
-        self.assertEqual(sorted(p.name for p in (path / "checkpoints").iterdir()), ["step_00000002", "step_00000003"])
-        again = sheaf("train", self.run_file(**self.RUN), f"run.output={path}", "run.steps=6", "run.save_every=2", "--resume")
-        self.assertIn("resumed after step 3", again.stdout)
-        self.output = path
-        more = self.numbers()
-        self.train("run.steps=6", **self.RUN)
-        self.assertEqual(more, self.numbers())
-
-    def test_another_seed_and_a_damaged_checkpoint_are_refused(self):
-        self.train("run.save_every=3", **self.RUN)
-        path = self.output
-        resume = lambda *more: sheaf("train", self.run_file(**self.RUN), f"run.output={path}", "run.steps=6", "--resume", *more)
-        self.assertIn("seed", resume("run.seed=9").stderr)
-        file = path / "checkpoints/step_00000003/rank_00000.safetensors"
-        data = bytearray(file.read_bytes())
-        data[-3] ^= 1
-        file.write_bytes(data)
-        done = resume()
-        self.assertEqual(done.returncode, 2)
-        self.assertIn("damaged", done.stderr)
-        self.assertIn(str(file), done.stderr)
-
-
 class NotFinite(Case):
     SCHEDULE = {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-3, "warmup_num_steps": 4, "warmup_type": "linear"}}
 
@@ -353,8 +239,8 @@ class Commands(Case):
     OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume",
                          "--profile", "--dump-ir"],
                "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": [],
-               "doctor": []}
-    LATER = ["plan", "eval", "tokenize", "checkpoint", "generate", "rl", "bench"]
+               "doctor": [], "checkpoint": ["show", "verify", "export"]}
+    LATER = ["plan", "eval", "tokenize", "generate", "rl", "bench"]
 
     def test_help_names_every_command_and_option(self):
         top = sheaf("--help")

@@ -33,12 +33,12 @@ class CountingSource : public TokenSource {
 };
 
 struct Row {
-  Ints ids, labels, positions, documents;
-  explicit Row(std::size_t n) : ids(n, -1), labels(n, -1), positions(n, -1), documents(n, -1) {}
-  RowPointers pointers() { return {ids.data(), labels.data(), positions.data(), documents.data()}; }
+  Ints ids, labels, positions, ends;
+  Row(std::size_t n, std::size_t documents) : ids(n, -1), labels(n, -1), positions(n, -1), ends(documents, -1) {}
+  RowPointers pointers() { return {ids.data(), labels.data(), positions.data(), ends.data()}; }
 };
 Row row_of(const Rows& rows, std::int64_t i) {
-  Row row(static_cast<std::size_t>(rows.seq_len()));
+  Row row(static_cast<std::size_t>(rows.seq_len()), static_cast<std::size_t>(rows.documents()));
   rows.fill(i, row.pointers());
   return row;
 }
@@ -55,7 +55,7 @@ TEST(ConcatRows, read_S_tokens_and_predict_the_next_ones) {
   EXPECT_EQ(row.ids, (Ints{106, 107, 108}));
   EXPECT_EQ(row.labels, (Ints{107, 108, 109}));
   EXPECT_EQ(row.positions, (Ints{0, 1, 2}));
-  EXPECT_EQ(row.documents, (Ints{0, 0, 0}));
+  EXPECT_EQ(rows.documents(), 0);
 }
 TEST(ConcatRows, n_tokens_give_the_floor_of_n_minus_1_over_S_rows) {
   for (const auto& [n, count] : {std::pair{4, 1}, {5, 1}, {6, 1}, {7, 2}, {9, 2}, {10, 3}}) {
@@ -75,18 +75,19 @@ TEST(DocumentRows, are_filled_by_next_fit_in_order) {
   EXPECT_EQ(row.ids, (Ints{100, 101, 103, 104, 105}));
   EXPECT_EQ(row.labels, (Ints{101, 102, 104, 105, 106}));
   EXPECT_EQ(row.positions, (Ints{0, 1, 0, 1, 2}));
-  EXPECT_EQ(row.documents, (Ints{0, 0, 1, 1, 1}));
+  EXPECT_EQ(rows.documents(), 2);
+  EXPECT_EQ(row.ends, (Ints{2, 5}));
 
   row = row_of(rows, 1);
   EXPECT_EQ(row.ids, (Ints{108, 0, 0, 0, 0}));
   EXPECT_EQ(row.labels, (Ints{109, kNo, kNo, kNo, kNo}));
   EXPECT_EQ(row.positions, (Ints{0, 0, 1, 2, 3}));
-  EXPECT_EQ(row.documents, (Ints{0, 1, 1, 1, 1}));
+  EXPECT_EQ(row.ends, (Ints{1, 1}));
 
   row = row_of(rows, 2);
   EXPECT_EQ(row.ids, (Ints{110, 111, 112, 113, 114}));
   EXPECT_EQ(row.labels, (Ints{111, 112, 113, 114, 115}));
-  EXPECT_EQ(row.documents, (Ints{0, 0, 0, 0, 0}));
+  EXPECT_EQ(row.ends, (Ints{5, 5}));
 }
 TEST(DocumentRows, a_document_longer_than_a_row_is_cut_into_pieces_that_share_a_token) {
   // 2 tokens; then 10, so 9 positions: pieces of 4, 4 and 1; the last shares its row with the next document.
@@ -104,7 +105,7 @@ TEST(DocumentRows, a_document_longer_than_a_row_is_cut_into_pieces_that_share_a_
   EXPECT_EQ(last.ids, (Ints{110, 112, 113, 0}));
   EXPECT_EQ(last.labels, (Ints{111, 113, 114, kNo}));
   EXPECT_EQ(last.positions, (Ints{0, 0, 1, 0}));
-  EXPECT_EQ(last.documents, (Ints{0, 1, 1, 2}));
+  EXPECT_EQ(last.ends, (Ints{1, 3}));
 }
 TEST(DocumentRows, a_document_of_a_multiple_of_S_positions_leaves_no_empty_piece) {
   const CountingSource source({9, 3});
@@ -148,7 +149,6 @@ TEST(Batches, a_step_takes_the_next_rows_of_its_epoch_and_the_rest_is_dropped) {
   EXPECT_EQ(batches.steps_per_epoch(), 3);
   EXPECT_EQ(batches.row_of(2, 2), 8);
   EXPECT_EQ(batches.row_of(3, 0), 0);    // the next epoch; rows 9 and 10 were dropped
-  EXPECT_EQ(batches.epoch_of(3), 1);
 }
 TEST(Batches, shuffled_rows_are_the_permutation_of_seed_and_epoch) {
   const CountingSource source({201});
@@ -166,17 +166,17 @@ TEST(Batches, micro_batches_and_ranks_cut_by_floor_and_hold_the_same_rows) {
   const CountingSource source({101});
   const Rows rows(source, 2, Packing::concat);
   const Batches batches(rows, 7, true, 3);
-  Row whole(14);
+  Row whole(14, 0);
   batches.fill(4, 0, 7, whole.pointers());
-  EXPECT_EQ(batches.micro_batch(0, 3), (std::pair<std::int64_t, std::int64_t>{0, 2}));
-  EXPECT_EQ(batches.micro_batch(1, 3), (std::pair<std::int64_t, std::int64_t>{2, 4}));
-  EXPECT_EQ(batches.micro_batch(2, 3), (std::pair<std::int64_t, std::int64_t>{4, 7}));
+  EXPECT_EQ(Batches::cut(0, 7, 0, 3), (std::pair<std::int64_t, std::int64_t>{0, 2}));
+  EXPECT_EQ(Batches::cut(0, 7, 1, 3), (std::pair<std::int64_t, std::int64_t>{2, 4}));
+  EXPECT_EQ(Batches::cut(0, 7, 2, 3), (std::pair<std::int64_t, std::int64_t>{4, 7}));
   Ints ids, labels;
   for (std::int64_t m = 0; m < 3; ++m)
     for (std::int64_t rank = 0; rank < 2; ++rank) {
-      const auto [begin, end] = batches.micro_batch(m, 3);
+      const auto [begin, end] = Batches::cut(0, 7, m, 3);
       const auto [first, last] = Batches::cut(begin, end, rank, 2);
-      Row part(static_cast<std::size_t>(2 * (last - first)));
+      Row part(static_cast<std::size_t>(2 * (last - first)), 0);
       batches.fill(4, first, last, part.pointers());
       ids.insert(ids.end(), part.ids.begin(), part.ids.end());
       labels.insert(labels.end(), part.labels.begin(), part.labels.end());
@@ -201,9 +201,4 @@ TEST(RowsErrors, a_corpus_shorter_than_one_batch) {
                     "corpus.txt: corpus shorter than one batch: 3 rows of 3 tokens, train_batch_size 4 needs 4 rows; lower ",
                     "or give more text");
   EXPECT_EQ(Batches(rows, 3, true, 1).steps_per_epoch(), 1);
-}
-TEST(Rows, packings_have_names) {
-  EXPECT_EQ(packing_from_name("concat"), Packing::concat);
-  EXPECT_EQ(packing_from_name("documents"), Packing::documents);
-  EXPECT_EQ(packing_from_name("concatenate"), std::nullopt);
 }

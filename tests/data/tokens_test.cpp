@@ -67,7 +67,7 @@ TEST(Jsonl, another_field_can_be_named) {
   const TemporaryFolder folder;
   TokenOptions options = bytes();
   options.field = "content";
-  EXPECT_EQ(all_of(*open_tokens(folder.file("c.jsonl", R"({"content": "x"})"), options)), (Ints{'x', 0}));
+  EXPECT_EQ(all_of(*open_tokens(folder.file("c.jsonl", R"({"content": "x", "text": "y"})"), options)), (Ints{'x', 0}));
 }
 
 TEST(JsonlErrors, a_broken_line_is_named) {
@@ -78,23 +78,36 @@ TEST(JsonlErrors, a_broken_line_is_named) {
 TEST(JsonlErrors, a_line_without_the_field) {
   const TemporaryFolder folder;
   EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", R"({"txt": "a", "id": 1})"), bytes()),
-                    "c.jsonl:1: has no field 'text'; it has 'id', 'txt'");
+                    "c.jsonl:1: has no field 'text' and no field 'messages'; it has 'txt', 'id'");
   EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", R"({"text": 3})"), bytes()),
-                    "c.jsonl:1: field 'text' is an integer, a string was wanted");
+                    "c.jsonl:1: field 'text' is an integer, a string or a list of messages was wanted");
   EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", "[1]"), bytes()),
                     "c.jsonl:1: is a list, an object with the text in 'text' was wanted");
 }
-TEST(TokensErrors, text_without_the_bytes_tokenizer) {
+TEST(JsonlErrors, both_fields_or_too_deep) {
+  const TemporaryFolder folder;
+  EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", R"({"text": "a", "messages": []})"), bytes()),
+                    "c.jsonl:1: has both fields 'text' and 'messages'", "data.field");
+  const std::string deep = R"({"messages": )" + std::string(100000, '[') + std::string(100000, ']') + "}";
+  EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", deep), bytes()), "c.jsonl:1: is nested more than 100 levels deep");
+}
+TEST(TokensErrors, text_without_a_tokenizer) {
   const TemporaryFolder folder;
   const std::string path = folder.file("c.txt", "a");
-  EXPECT_USER_ERROR(open_tokens(path, {.vocab = 256}), path, "tokenizers of model folders arrive later",
-                    "\"data.tokenizer\": \"bytes\" works now");
-  EXPECT_USER_ERROR(open_tokens(path, {.tokenizer = "bpe", .vocab = 256}), path, "data.tokenizer is 'bpe'");
+  EXPECT_USER_ERROR(open_tokens(path, {.vocab = 256}), path, "a model from scratch has no tokenizer", "\"bytes\"");
+  EXPECT_USER_ERROR(open_tokens(path, {.model_folder = folder.path(), .vocab = 256}), path, folder.path() + " has no tokenizer.json");
+  EXPECT_USER_ERROR(open_tokens(path, {.tokenizer = "bpe", .vocab = 256}), "data.tokenizer 'bpe': no such file");
+}
+TEST(TokensErrors, a_corpus_without_text) {
+  const TemporaryFolder folder;
+  EXPECT_USER_ERROR(open_tokens(folder.file("c.jsonl", "\n \n"), bytes()), "c.jsonl: empty corpus: 0 documents");
+  EXPECT_USER_ERROR(open_tokens(folder.file("d.jsonl", "{\"text\": \"\"}\n"), bytes()), "d.jsonl: empty corpus: 1 documents");
 }
 TEST(TokensErrors, unknown_kinds_and_missing_files) {
   const TemporaryFolder folder;
-  EXPECT_USER_ERROR(open_tokens("c.parquet", bytes()),
-                    "c.parquet: unknown kind of corpus '.parquet'; wanted .txt, .jsonl, or .bin with its .idx");
+  EXPECT_USER_ERROR(
+      open_tokens("c.parquet", bytes()),
+      "c.parquet: unknown kind of corpus '.parquet'; wanted .txt or .jsonl, plain or with .gz or .zst, or .bin with its .idx");
   EXPECT_USER_ERROR(open_tokens("c.idx", bytes()), "c.idx: is an index; name the .bin file");
   for (const auto* name : {"none.txt", "none.jsonl", "none.bin"})
     EXPECT_USER_ERROR(open_tokens(folder / name, bytes()), folder / name + ": cannot be read: No such file");

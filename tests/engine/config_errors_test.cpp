@@ -89,6 +89,9 @@ TEST(ConfigErrors, missing_keys_are_named_with_what_they_are) {
   expect_says({"model is auto", {"model=auto"}, {"model is missing"}});
   expect_says({"empty model", {"model={}"}, {"model is missing"}});
   expect_says({"train", {"data.train=auto"}, {"data.train is missing", ".txt"}});
+  for (const char* corpus : {"[]", "[1]", R"(["a.txt", {"path": "b.txt", "weight": 1}])", R"([{"path": "b.txt", "weight": 0}])",
+                             R"([{"path": "b.txt", "wieght": 1}])", R"({"path": "b.txt"})"})
+    expect_says({"corpus", {fmt::format("data.train={}", corpus)}, {"data.train: found ", "a list of paths"}});
   expect_says({"seq_len", {"data.seq_len=auto"}, {"data.seq_len is missing"}});
   expect_says({"steps", {"run.steps=auto"}, {"run.steps is missing"}});
   expect_says({"cycle", {"scheduler.type=OneCycle"}, {"scheduler.params.cycle_min_lr is missing"}});
@@ -103,7 +106,6 @@ TEST(ConfigErrors, what_is_not_built_is_refused_with_what_is_accepted) {
       {"ep", {"expert_parallel={\"enabled\": true, \"autoep_size\": 8}"}, {"expert_parallel.autoep_size", "placements"}},
       {"partition", {"tensor_parallel.partition_config.tp_size=4"}, {"partition_config.tp_size", "placements"}},
       {"nproc", {"run.nproc=2"}, {"run.nproc", "not built yet"}},
-      {"tokenizer", {"data.tokenizer=tokenizer.json"}, {"data.tokenizer", "not built yet", "accepted: null, \"bytes\""}},
       {"fp16", {"fp16.enabled=true"}, {"fp16.enabled", "not built yet"}},
       {"offload", {"zero_optimization.offload_optimizer.device=cpu"}, {"offload_optimizer.device", "off the device", "accepted: \"none\""}},
       {"offload parameters", {"zero_optimization.offload_param.device=nvme"}, {"offload_param.device"}},

@@ -46,7 +46,7 @@ TEST(Config, the_run_of_the_design_document_reads_except_for_what_is_not_built) 
   "optimizer": {"type": "AdamW", "params": {"lr": 3e-4}}, "scheduler": {"type": "WarmupCosineLR", "params": {"total_num_steps": 1000}} })";
   const RunConfig c = parse_config(text, "run.json").config;
   EXPECT_EQ(c.model.folder, "Qwen3-30B-A3B");
-  EXPECT_EQ(c.data.train, "corpus.bin");
+  EXPECT_EQ(c.data.train, (std::vector<CorpusFile>{{"corpus.bin"}}));
   EXPECT_EQ(c.data.seq_len, 4096);
   EXPECT_EQ(c.run.steps, 1000);
   EXPECT_EQ(c.run.save_every, 200);
@@ -78,12 +78,25 @@ TEST(Config, adam_is_adamw_unless_adam_w_mode_is_false) {
   EXPECT_TRUE(config({"optimizer.type=AdamW", "optimizer.params.adam_w_mode=false"}).optimizer.decoupled());
 }
 
+TEST(Config, a_corpus_is_a_path_a_list_of_paths_or_paths_with_weights) {
+  using Files = std::vector<CorpusFile>;
+  const auto files_of = [](const std::string& value) {
+    const RunConfig c = config({"data.train=" + value});
+    EXPECT_EQ(parse_config(resolved(c).dump(), "again").config, c) << value;
+    return c.data.train;
+  };
+  EXPECT_EQ(files_of("a.txt"), (Files{{"a.txt"}}));
+  EXPECT_EQ(files_of("2026"), (Files{{"2026"}}));
+  EXPECT_EQ(files_of(R"(["a.txt", "b.bin"])"), (Files{{"a.txt"}, {"b.bin"}}));
+  EXPECT_EQ(files_of(R"([{"path": "a.txt", "weight": 0.7}, {"path": "b.bin", "weight": 3}])"), (Files{{"a.txt", 0.7}, {"b.bin", 3}}));
+  EXPECT_EQ(files_of(R"([{"path": "a.txt", "weight": 1}])"), (Files{{"a.txt", 1}}));
+}
 TEST(Config, a_usual_deepspeed_config_is_accepted_unchanged) {
   const LoadedConfig loaded =
       load_deepspeed_config("tests/engine/ds_config.json", "folder", "t.txt", {"run.steps=500", "data.seq_len=128"});
   const RunConfig& c = loaded.config;
   EXPECT_EQ(c.model.folder, "folder");
-  EXPECT_EQ(c.data.train, "t.txt");
+  EXPECT_EQ(c.data.train, (std::vector<CorpusFile>{{"t.txt"}}));
   EXPECT_EQ(c.batch, (BatchConfig{8, 2, 4}));
   EXPECT_EQ(c.optimizer.beta2, 0.95);
   const auto& decay = std::get<WarmupDecayLR>(c.scheduler);

@@ -1,5 +1,8 @@
 // cuDNN's attention against the portable composition in fp64 on the CPU, on the same rounded inputs.
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+
+#include <algorithm>
 
 #include "gpu/gpu.h"
 
@@ -13,6 +16,7 @@ struct Shaped {
   std::int64_t b, s, u, hk, r, d, window;
   bool causal = true;
   at::ScalarType dtype = at::kBFloat16;
+  std::vector<std::vector<std::int32_t>> ends = {};    // of documents, per row
 
   Attrs attrs() const { return {{"causal", Bool(causal)}, {"scale", 1 / std::sqrt(static_cast<double>(d))}, {"window", Int(window)}}; }
   std::vector<at::Tensor> inputs() const {
@@ -36,8 +40,15 @@ TEST_P(CudnnAttention, equals_the_composition_forward_and_backward) {
   const Attrs attrs = c.attrs();
   const auto in = c.inputs();
   const at::Tensor dy = normal({c.b, c.s, c.hk, c.r, c.d}, c.dtype, 4), none;
-  const auto padded = [&](std::vector<at::Tensor> tensors) {    // doc_q, doc_k, sinks are absent
-    tensors.insert(tensors.end(), 3, none);
+  const auto padded = [&](std::vector<at::Tensor> tensors) {    // ends; no sinks
+    at::Tensor ends;
+    if (!c.ends.empty()) {
+      ends = at::empty({c.b, std::ssize(c.ends[0])}, at::kInt);
+      for (std::size_t i = 0; i < c.ends.size(); ++i)
+        std::ranges::copy(c.ends[i], ends[static_cast<std::int64_t>(i)].data_ptr<std::int32_t>());
+      ends = ends.to(tensors[0].device());
+    }
+    tensors.insert(tensors.end(), {ends, none});
     return tensors;
   };
 
@@ -72,7 +83,34 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudnnAttention,
                                            Shaped{"window_longer_than_the_row", 1, 128, 128, 2, 2, 64, 4096},
                                            Shaped{"not_causal", 2, 200, 200, 2, 2, 64, 0, false},
                                            Shaped{"cross", 2, 128, 200, 2, 2, 64, 0, false},
-                                           Shaped{"fp16", 1, 256, 256, 2, 4, 128, 0, true, at::kHalf}),
+                                           Shaped{"fp16", 1, 256, 256, 2, 4, 128, 0, true, at::kHalf},
+                                           Shaped{.name = "documents",
+                                                  .b = 2,
+                                                  .s = 512,
+                                                  .u = 512,
+                                                  .hk = 2,
+                                                  .r = 2,
+                                                  .d = 128,
+                                                  .window = 0,
+                                                  .ends = {{100, 101, 300, 512}, {512, 512, 512, 512}}},
+                                           Shaped{.name = "documents_empty_and_a_rest",
+                                                  .b = 2,
+                                                  .s = 200,
+                                                  .u = 200,
+                                                  .hk = 1,
+                                                  .r = 8,
+                                                  .d = 64,
+                                                  .window = 0,
+                                                  .ends = {{0, 0, 7}, {1, 199, 199}}},
+                                           Shaped{.name = "documents_in_a_window",
+                                                  .b = 1,
+                                                  .s = 1000,
+                                                  .u = 1000,
+                                                  .hk = 2,
+                                                  .r = 2,
+                                                  .d = 128,
+                                                  .window = 100,
+                                                  .ends = {{50, 400, 1000}}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 using CudnnAttentionRepeated = Gpu;
@@ -81,10 +119,10 @@ TEST_F(CudnnAttentionRepeated, deterministic_row_gives_the_same_bits) {
   const Shaped c{"", 2, 2048, 2048, 4, 8, 128, 0};    // the default row differs from run to run here
   const at::Tensor none;
   std::vector<at::Tensor> in = moved(c.inputs(), on_gpu);
-  in.insert(in.end(), 3, none);
+  in.insert(in.end(), 2, none);
   const auto forward = run_row("attention", "cudnn", true, in, c.attrs());
   in.resize(3);
-  in.insert(in.end(), {forward[0], forward[1], on_gpu(normal({c.b, c.s, c.hk, c.r, c.d}, c.dtype, 4)), none, none, none});
+  in.insert(in.end(), {forward[0], forward[1], on_gpu(normal({c.b, c.s, c.hk, c.r, c.d}, c.dtype, 4)), none, none});
   const auto first = run_row("attention_grad", "cudnn deterministic", true, in, c.attrs());
   for (int repeat = 0; repeat < 3; ++repeat) {
     const auto again = run_row("attention_grad", "cudnn deterministic", true, in, c.attrs());

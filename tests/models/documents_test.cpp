@@ -28,7 +28,7 @@ TEST(Documents, a_packed_row_equals_its_documents_alone) {
     const Fixture whole = read_fixture(name), a = document(whole, 0, 10), b = document(whole, 10, 24);
     Fixture packed = whole;
     for (const char* key : {"ids", "labels", "positions"}) packed.oracle[key] = at::cat({a.oracle.at(key), b.oracle.at(key)}, 1);
-    packed.oracle["documents"] = at::cat({at::full({1, 10}, 0, at::kLong), at::full({1, 14}, 1, at::kLong)}, 1);
+    packed.oracle["document_ends"] = at::full({1, 1}, 10, at::kLong);
     const StepResult p = run_step(packed, 1), ra = run_step(a, 1), rb = run_step(b, 1);
     // The same sums over fewer terms: masked ones are exact zeros. fp32 rounding only.
     EXPECT_LE(relative_error(p.logits, at::cat({ra.logits, rb.logits}, 1)), 1e-6) << name;
@@ -38,7 +38,7 @@ TEST(Documents, a_packed_row_equals_its_documents_alone) {
       EXPECT_LE(relative_error(gradient, ra.gradients.at(parameter).mul(na).add(rb.gradients.at(parameter).mul(nb)).div(na + nb)), 1e-5)
           << name << " " << parameter;
     // And attention across the boundary would show.
-    packed.oracle.erase("documents");
+    packed.oracle.erase("document_ends");
     EXPECT_GE(relative_error(run_step(packed, 1).logits, p.logits), 1e-2) << name;
   }
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "models/loss.h"
 #include "passes/pass.h"
 #include "runtime/aten.h"
 
@@ -46,6 +47,7 @@ Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_mic
   Step step;
   Builder b(step.graph, Segment::first, compute);
   step.values = build_dense(b, parse_model_config(fixture.config, fixture.folder + "/config.json"), shape);
+  write_mean_loss(b, step.values.nll);
   verify(step.graph, Level::l1);
   std::vector<Pass> passes = training_passes();
   std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage: for plans
@@ -89,8 +91,9 @@ void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixtu
 
 StepResult run_step(const Fixture& fixture, std::int64_t num_micro_batches, DType compute) {
   const at::Tensor& ids = fixture.oracle.at("ids");
-  const Step step =
-      build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), fixture.oracle.contains("documents")}, num_micro_batches, compute);
+  const auto ends = fixture.oracle.find("document_ends");
+  const std::int64_t documents = ends == fixture.oracle.end() ? 0 : ends->second.size(1);
+  const Step step = build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), documents}, num_micro_batches, compute);
   Interpreter interpreter(step.graph);
   give_all(interpreter, step.graph, fixture);
   interpreter.run(Segment::prologue);

@@ -5,6 +5,7 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/ones.h>
@@ -54,6 +55,18 @@ at::Tensor visible(std::int64_t s, std::int64_t window) {
   return window > 0 ? causal.logical_and(j.gt(i.sub(window))) : causal;
 }
 
+at::Tensor ends_of(const std::vector<std::vector<std::int64_t>>& rows) {
+  at::Tensor ends = at::empty({std::ssize(rows), std::ssize(rows[0])}, at::kLong);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    std::copy(rows[i].begin(), rows[i].end(), ends[static_cast<std::int64_t>(i)].data_ptr<std::int64_t>());
+  return ends;
+}
+// [b, 1, s, s]: a token's document is the number of ends at or before it.
+at::Tensor same_document(const at::Tensor& ends, std::int64_t s) {
+  const at::Tensor document = ends.unsqueeze(2).le(at::arange(s, at::kLong)).sum(1);
+  return document.unsqueeze(1).eq(document.unsqueeze(2)).unsqueeze(1);
+}
+
 at::Tensor sdpa(const Tensors& x, const at::Tensor& mask, double scale) {
   const at::Tensor y =
       at::scaled_dot_product_attention(heads(x[0]), x[1].transpose(1, 2), x[2].transpose(1, 2), mask, 0, false, scale, true);
@@ -93,7 +106,7 @@ Example attention_example(std::int64_t window) {
   return {fmt::format("attention window {}", window),
           {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 3}},
           {},
-          [=](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, {}, {}, true, 0.4, window)[0]; },
+          [=](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, {}, true, 0.4, window)[0]; },
           [=](const Tensors& x) { return sdpa(x, visible(5, window), 0.4); }};
 }
 
@@ -115,7 +128,7 @@ Example rotate_example(bool interleaved, bool inverse) {
 
 std::vector<Example> examples() {
   const Shape m = {3, 5};
-  const at::Tensor ids = indices({2, 6}, 7), labels = indices({2, 6}, 9, 4), row = indices({2, 5}, 2);
+  const at::Tensor ids = indices({2, 6}, 7), labels = indices({2, 6}, 9, 4);
   return {
       {"silu", {m}, {}, [](Builder& b, const Values& x) { return b.silu(x[0]); }, [](const Tensors& x) { return at::silu(x[0]); }},
       {"gelu", {m}, {}, [](Builder& b, const Values& x) { return b.gelu(x[0], false); }, [](const Tensors& x) { return at::gelu(x[0]); }},
@@ -175,13 +188,18 @@ std::vector<Example> examples() {
       attention_example(2),
       {"attention inside documents, not causal",
        {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}},
-       {row},
-       [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], x[3], x[3], {}, false, 0.5, 0)[0]; },
-       [](const Tensors& x) { return sdpa(x, x[3].unsqueeze(1).eq(x[3].unsqueeze(2)).unsqueeze(1), 0.5); }},
+       {ends_of({{2, 2}, {0, 3}})},
+       [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], x[3], {}, false, 0.5, 0)[0]; },
+       [](const Tensors& x) { return sdpa(x, same_document(x[3], 5), 0.5); }},
+      {"attention of several blocks of queries, with documents and a window",
+       {{2, 300, 1, 2, 4}, {2, 300, 1, 4}, {2, 300, 1, 4}},
+       {ends_of({{7, 290, 299}, {0, 130, 300}})},
+       [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], x[3], {}, true, 0.5, 140)[0]; },
+       [](const Tensors& x) { return sdpa(x, same_document(x[3], 300).logical_and(visible(300, 140)), 0.5); }},
       {"attention with sinks",
        {{2, 5, 3, 2, 4}, {2, 5, 3, 4}, {2, 5, 3, 4}, {3, 2}},
        {},
-       [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, {}, x[3], true, 0.5, 3)[0]; },
+       [](Builder& b, const Values& x) { return b.attention(x[0], x[1], x[2], {}, x[3], true, 0.5, 3)[0]; },
        [](const Tensors& x) { return attention_with_sinks(x, visible(5, 3), 0.5); }},
       rotate_example(false, false),
       rotate_example(true, false),

@@ -1,6 +1,7 @@
 #include "ops/op_cases.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sort.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -66,8 +67,7 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   const std::size_t n = std::max(op.operands.size(), op.rule_of && op.operands.size() == 1 ? c.domain.size() : op.operands.size());
   std::vector<Shape> shapes;
   if (op.name == "attention")
-    shapes =
-        shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "s"}, {"b", "u"}, {"hk", "r"}});
+    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "c"}, {"hk", "r"}});
   else if (op.name == "attention_grad")
     shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"},
                                  {"b", "u", "hk", "d"},
@@ -75,8 +75,7 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
                                  {"b", "s", "hk", "r", "e"},
                                  {"b", "s", "hk", "r"},
                                  {"b", "s", "hk", "r", "e"},
-                                 {"b", "s"},
-                                 {"b", "u"},
+                                 {"b", "c"},
                                  {"hk", "r"}});
   else
     shapes = operand_shapes(op, c, n);
@@ -117,6 +116,10 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
         break;
       case Domain::Kind::label:
         draw(0, extent_of(domain.factor), true);
+        break;
+      case Domain::Kind::ends:
+        draw(0, extent_of(domain.factor) + 1, false);
+        t = std::get<0>(at::sort(t, -1));
         break;
       case Domain::Kind::count:
         draw(0, 9, false);

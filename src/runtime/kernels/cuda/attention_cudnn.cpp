@@ -5,11 +5,14 @@
 #include <c10/cuda/CUDAStream.h>
 #include <cudnn_frontend.h>
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "runtime/kernels/document_offsets.h"
 
 namespace sheaf {
 namespace {
@@ -18,11 +21,12 @@ namespace fe = cudnn_frontend;
 using fe::graph::Tensor_attributes;
 using TensorPtr = std::shared_ptr<Tensor_attributes>;
 
-enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kDy, kDq, kDk, kDv };
+enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kDy, kDq, kDk, kDv, kLengths, kOffsets };    // kOffsets + w: of width w
 
 // All that a plan depends on. Heads: cuDNN's query head h = j r + i is our (j, i); it serves grouped heads in the same order.
 struct Key {
   std::int64_t b, s, u, hk, r, d, e, window;    // window 0: none
+  std::int64_t ends;                            // of documents, a row; 0: rows are dense
   double scale;
   at::ScalarType dtype;
   bool causal, backward, deterministic;
@@ -30,16 +34,19 @@ struct Key {
   auto operator<=>(const Key&) const = default;
 
   std::int64_t h() const { return hk * r; }
+  // cuDNN's batch: rows, or documents of whatever length up to s.
+  std::int64_t batch() const { return ends > 0 ? b * (ends + 1) : b; }
   std::string text() const {
-    return fmt::format("attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} causal={} window={} scale={} deterministic={}",
-                       backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, causal, window, scale,
-                       deterministic);
+    return fmt::format(
+        "attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} documents={} causal={} window={} scale={} deterministic={}",
+        backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, ends, causal, window, scale, deterministic);
   }
 };
 
 Key key_of(const Args& a, bool backward, bool deterministic) {
   const at::Tensor &q = a.in[0], &k = a.in[1], &v = a.in[2];
   const std::int64_t window = a.attrs.integer("window");
+  const at::Tensor& ends = a.in[backward ? 6 : 3];
   return {.b = q.size(0),
           .s = q.size(1),
           .u = k.size(1),
@@ -48,6 +55,7 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
           .d = q.size(4),
           .e = v.size(3),
           .window = window < k.size(1) ? window : 0,
+          .ends = ends.defined() ? ends.size(1) : 0,
           .scale = a.attrs.number("scale"),
           .dtype = q.scalar_type(),
           .causal = a.attrs.flag("causal"),
@@ -69,15 +77,39 @@ Layout layout(std::int64_t b, std::int64_t tokens, std::int64_t heads, std::int6
   return {{b, heads, tokens, channels}, {tokens * heads * channels, channels, heads * channels, 1}};
 }
 
-TensorPtr input(fe::graph::Graph& graph, Uid uid, const Layout& l) {
-  return graph.tensor(Tensor_attributes().set_uid(uid).set_dim(l.dim).set_stride(l.stride));
+// Elements of a token in q, k, v, o and lse: where a document begins in each. cuDNN takes one offset per tensor, not one per token.
+enum Width { kWidthQ, kWidthK, kWidthV, kWidthO, kWidthLse };
+std::array<std::int64_t, kOffsetWidths> widths(const Key& key) {
+  return {key.h() * key.d, key.hk * key.d, key.hk * key.e, key.h() * key.e, key.h()};
 }
-void output(const TensorPtr& tensor, Uid uid, const Layout& l) {
+
+// With documents: their lengths, and per width where they begin. Without: all empty.
+struct Ragged {
+  TensorPtr lengths, offsets[kOffsetWidths];
+
+  Ragged(fe::graph::Graph& graph, const Key& key) {
+    if (key.ends == 0) return;
+    const auto integers = [&](std::int64_t uid, std::int64_t n, fe::DataType_t type) {
+      return graph.tensor(Tensor_attributes().set_uid(uid).set_dim({n, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(type));
+    };
+    lengths = integers(kLengths, key.batch(), fe::DataType_t::INT32);
+    for (int w = 0; w < kOffsetWidths; ++w) offsets[w] = integers(kOffsets + w, key.batch() + 1, fe::DataType_t::INT64);
+  }
+};
+
+TensorPtr input(fe::graph::Graph& graph, Uid uid, const Layout& l, const TensorPtr& offset) {
+  auto attributes = Tensor_attributes().set_uid(uid).set_dim(l.dim).set_stride(l.stride);
+  if (offset) attributes.set_ragged_offset(offset);
+  return graph.tensor(attributes);
+}
+void output(const TensorPtr& tensor, Uid uid, const Layout& l, const TensorPtr& offset) {
   tensor->set_output(true).set_uid(uid).set_dim(l.dim).set_stride(l.stride);
+  if (offset) tensor->set_ragged_offset(offset);
 }
 
 template <class Attributes>
-void describe_mask(Attributes& attributes, const Key& key) {
+void describe_mask(Attributes& attributes, const Key& key, const Ragged& ragged) {
+  if (ragged.lengths) attributes.set_padding_mask(true).set_seq_len_q(ragged.lengths).set_seq_len_kv(ragged.lengths);
   attributes.set_attn_scale(static_cast<float>(key.scale)).set_causal_mask(key.causal);    // aligned top left, as is our op
   // cuDNN keeps what satisfies column + bound > row: our u > s - window.
   if (key.window > 0) attributes.set_diagonal_band_left_bound(static_cast<int>(key.window));
@@ -86,32 +118,35 @@ void describe_mask(Attributes& attributes, const Key& key) {
 void describe(fe::graph::Graph& graph, const Key& key) {
   const auto type = key.dtype == at::kHalf ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
   graph.set_io_data_type(type).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
-  const Layout lq = layout(key.b, key.s, key.h(), key.d), lk = layout(key.b, key.u, key.hk, key.d),
-               lv = layout(key.b, key.u, key.hk, key.e), lo = layout(key.b, key.s, key.h(), key.e);
-  const TensorPtr q = input(graph, kQ, lq), k = input(graph, kK, lk), v = input(graph, kV, lv);
+  const std::int64_t b = key.batch(), h = key.h();
+  const Layout lq = layout(b, key.s, h, key.d), lk = layout(b, key.u, key.hk, key.d), lv = layout(b, key.u, key.hk, key.e),
+               lo = layout(b, key.s, h, key.e);
+  const Layout lse_in_order = {{b, h, key.s, 1}, {key.s * h, 1, h, 1}}, lse_by_head = {{b, h, key.s, 1}, {h * key.s, key.s, 1, 1}};
+  const Ragged ragged(graph, key);
+  const auto& offset = ragged.offsets;
+  const TensorPtr q = input(graph, kQ, lq, offset[kWidthQ]), k = input(graph, kK, lk, offset[kWidthK]),
+                  v = input(graph, kV, lv, offset[kWidthV]);
   if (!key.backward) {
     auto attributes = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true);
-    describe_mask(attributes, key);
+    describe_mask(attributes, key, ragged);
     const auto [o, lse] = graph.sdpa(q, k, v, attributes);
-    output(o, kO, lo);
+    output(o, kO, lo, offset[kWidthO]);
     // Written as our [b, s, hk, r]: cuDNN honours these strides from 9.12 on, and refuses the graph before.
-    output(lse, kLse, {{key.b, key.h(), key.s, 1}, {key.s * key.h(), 1, key.h(), 1}});
+    output(lse, kLse, lse_in_order, offset[kWidthLse]);
     lse->set_data_type(fe::DataType_t::FLOAT);
     return;
   }
-  const TensorPtr o = input(graph, kO, lo), dy = input(graph, kDy, lo);
-  // Read as [b, h, s] only: other strides need cuDNN 9.26.
-  const TensorPtr lse = graph.tensor(Tensor_attributes()
-                                         .set_uid(kLse)
-                                         .set_dim({key.b, key.h(), key.s, 1})
-                                         .set_stride({key.h() * key.s, key.s, 1, 1})
-                                         .set_data_type(fe::DataType_t::FLOAT));
+  const TensorPtr o = input(graph, kO, lo, offset[kWidthO]), dy = input(graph, kDy, lo, offset[kWidthO]);
+  // Dense rows are read as [b, h, s] only: other strides need cuDNN 9.26.
+  const TensorPtr lse = input(graph, kLse, key.ends > 0 ? lse_in_order : lse_by_head, offset[kWidthLse]);
+  lse->set_data_type(fe::DataType_t::FLOAT);
   auto attributes = fe::graph::SDPA_backward_attributes().set_name("attention_grad").set_deterministic_algorithm(key.deterministic);
-  describe_mask(attributes, key);
+  describe_mask(attributes, key, ragged);
+  if (key.ends > 0) attributes.set_max_total_seq_len_q(key.b * key.s).set_max_total_seq_len_kv(key.b * key.u);
   const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, dy, lse, attributes);
-  output(dq, kDq, lq);
-  output(dk, kDk, lk);
-  output(dv, kDv, lv);
+  output(dq, kDq, lq, offset[kWidthQ]);
+  output(dk, kDk, lk, offset[kWidthK]);
+  output(dv, kDv, lv, offset[kWidthV]);
 }
 
 // Per thread, since neither a handle nor a graph may be used by two at once: ranks are threads. Never destroyed: at the end of a thread or
@@ -151,13 +186,26 @@ const Plan& plan(const Key& key, cudnnHandle_t handle) {
   return *plan;
 }
 
-void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors) {
+void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors, const at::Tensor& ends) {
   const cudnnHandle_t h = handle(key.device);
   const Plan& p = plan(key, h);
   std::unordered_map<std::int64_t, void*> pointers;
   for (const auto& [uid, tensor] : tensors) {
     SHEAF_CHECK(tensor.is_contiguous(), "{}: tensor {} is not contiguous", key.text(), static_cast<int>(uid));
     pointers[uid] = tensor.data_ptr();
+  }
+  at::Tensor lengths, offsets;
+  if (key.ends > 0) {
+    const auto options = ends.options();
+    lengths = at::empty({key.batch()}, options.dtype(at::kInt));
+    offsets = at::empty({kOffsetWidths, key.batch() + 1}, options.dtype(at::kLong));
+    DocumentOffsets shape{key.b, key.ends, key.s, {}};
+    std::ranges::copy(widths(key), shape.widths);
+    const char* error = document_offsets_device(lengths.data_ptr<std::int32_t>(), offsets.data_ptr<std::int64_t>(),
+                                                ends.const_data_ptr<std::int32_t>(), shape, c10::cuda::getCurrentCUDAStream().stream());
+    SHEAF_CHECK(!error, "{}: {}", key.text(), error);
+    pointers[kLengths] = lengths.data_ptr();
+    for (int w = 0; w < kOffsetWidths; ++w) pointers[kOffsets + w] = offsets.select(0, w).data_ptr();
   }
   // From the row's scratch slot. The stream orders its next use after this one.
   const at::Tensor workspace = at::empty({p.workspace_bytes}, tensors[0].second.options().dtype(at::kByte));
@@ -166,23 +214,24 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors)
 }
 
 void run_grad(const Args& a, bool deterministic) {
-  const at::Tensor lse = a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
-  run(key_of(a, true, deterministic), {{kQ, a.in[0]},
-                                       {kK, a.in[1]},
-                                       {kV, a.in[2]},
-                                       {kO, a.in[3]},
-                                       {kLse, lse},
-                                       {kDy, a.in[5]},
-                                       {kDq, a.out[0]},
-                                       {kDk, a.out[1]},
-                                       {kDv, a.out[2]}});
+  const Key key = key_of(a, true, deterministic);
+  const at::Tensor lse = key.ends > 0 ? a.in[4] : a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
+  run(key,
+      {{kQ, a.in[0]},
+       {kK, a.in[1]},
+       {kV, a.in[2]},
+       {kO, a.in[3]},
+       {kLse, lse},
+       {kDy, a.in[5]},
+       {kDq, a.out[0]},
+       {kDk, a.out[1]},
+       {kDv, a.out[2]}},
+      a.in[6]);
 }
 
-// `optional`: the first of doc_q, doc_k, sinks. (Documents would be ragged offsets and lengths, sinks one more tensor: both are plans of
-// cuDNN.)
+// `optional`: the first of ends, sinks. (Sinks would be one more tensor of the plan.)
 bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
-  for (std::size_t i = optional; i < in.size(); ++i)
-    if (in[i]) return false;
+  if (in[optional + 1] || (in[optional] && in[optional]->dtype != DType::i32)) return false;
   for (std::size_t i = 0; i < optional; ++i)
     if (in[i]->dtype != in[0]->dtype && in[i]->dtype != DType::fp32) return false;    // lse is fp32
   const Type &q = *in[0], &k = *in[1], &v = *in[2];
@@ -200,7 +249,7 @@ bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(a
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
 
 void cudnn_attention(const Args& a) {
-  run(key_of(a, false, false), {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}});
+  run(key_of(a, false, false), {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}}, a.in[3]);
 }
 void cudnn_attention_grad(const Args& a) { run_grad(a, false); }
 void cudnn_attention_grad_deterministic(const Args& a) { run_grad(a, true); }

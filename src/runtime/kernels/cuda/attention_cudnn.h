@@ -5,7 +5,7 @@
 
 namespace sheaf {
 
-// bf16 or fp16, head dims that are multiples of 8 up to 128, no documents, no sinks, a window only with a causal mask.
+// bf16 or fp16, head dims that are multiples of 8 up to 128, no sinks, a window only with a causal mask.
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in);
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in);
 

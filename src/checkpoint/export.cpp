@@ -1,0 +1,73 @@
+#include "checkpoint/export.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/hf_folder.h"
+
+namespace sheaf {
+
+Json to_json(const ModelRecord& model) {
+  Json shapes = Json::array();    // of [name, shape]: an object of Json finds and adds keys one by one
+  for (const auto& [name, shape] : model.shapes) shapes.push_back(Json::array({name, shape}));
+  return {{"dtype", std::string(name(model.dtype))}, {"shapes", shapes}, {"config", model.config}};
+}
+
+ModelRecord model_of(const Checkpoint& checkpoint) {
+  const std::string where = checkpoint.folder() + "/index.json";
+  const auto found = checkpoint.meta().find("model");
+  if (found == checkpoint.meta().end()) user_error("{}: does not say which model it holds; only a run can read it (--resume)", where);
+  ModelRecord model;
+  try {
+    const auto dtype = dtype_from_name(found->at("dtype").get<std::string>());
+    if (!dtype || !is_float(*dtype)) user_error("{}: its model has no dtype {}", where, found->at("dtype").dump());
+    model.dtype = *dtype;
+    model.config = found->at("config");
+    if (!model.config.is_object()) user_error("{}: the config of its model is {}", where, json_type(model.config));
+    for (const Json& entry : found->at("shapes"))
+      model.shapes[entry.at(0).get<std::string>()] = entry.at(1).get<std::vector<std::int64_t>>();
+  } catch (const Json::exception& error) {
+    user_error("{}: its model is not described: {}", where, error.what());
+  }
+  return model;
+}
+
+void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, std::optional<DType> dtype,
+                       const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  ModelRecord model = model_of(checkpoint);
+  const DType target = dtype.value_or(model.dtype);
+  set_dtype(model.config, target);
+  std::vector<TensorToWrite> tensors;
+  std::vector<const Checkpoint::Tensor*> parameters;
+  std::int64_t all = 0, done = 0;
+  const auto bytes_of = [&](const Checkpoint::Tensor& tensor) {
+    return checked_bytes(tensor.dtype, tensor.shape, fmt::format("{}: {}", checkpoint.folder(), quote(tensor.name)));
+  };
+  for (const Checkpoint::Tensor& tensor : checkpoint.tensors()) {
+    if (tensor.kind != "parameter") continue;
+    const auto shape = model.shapes.find(tensor.name);
+    if (shape == model.shapes.end()) user_error("{}: its model has no parameter {}", checkpoint.folder(), quote(tensor.name));
+    const std::string where = fmt::format("{}: {}", checkpoint.folder(), quote(tensor.name));
+    if (checked_bytes(tensor.dtype, shape->second, where) != bytes_of(tensor) || !is_convertible(tensor.dtype, target))
+      user_error("{} is {} {}, which is no {} {}", where, name(tensor.dtype), shape_text(tensor.shape), name(target),
+                 shape_text(shape->second));
+    if (bytes_of(tensor) > checkpoint.bytes()) user_error("{} has {} bytes, all chunks together fewer", where, bytes_of(tensor));
+    tensors.push_back({tensor.name, target, shape->second});
+    parameters.push_back(&tensor);
+    all += bytes_of(tensor);
+  }
+  if (parameters.size() != model.shapes.size())
+    user_error("{}: holds {} parameters, its model has {}", checkpoint.folder(), parameters.size(), model.shapes.size());
+  HfWriter writer(folder, model.config, tensors, {.side_files_from = checkpoint.folder()});
+  std::vector<std::byte> data;
+  for (const Checkpoint::Tensor* tensor : parameters) {
+    data.resize(static_cast<std::size_t>(bytes_of(*tensor)));
+    checkpoint.read(*tensor, whole_box(tensor->shape), data.data());
+    writer.write(tensor->name, tensor->dtype, data.data());
+    done += bytes_of(*tensor);
+    if (progress) progress(done, all);
+  }
+  writer.finish();
+}
+
+}    // namespace sheaf

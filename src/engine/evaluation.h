@@ -1,0 +1,53 @@
+#pragma once
+// The loss of a model on rows that it does not train on.
+#include <atomic>
+#include <functional>
+#include <span>
+
+#include "base/json.h"
+#include "engine/row_buffers.h"
+
+namespace sheaf {
+
+struct Evaluation {
+  double loss = 0;    // mean over the predictions that count, nats
+  std::int64_t tokens = 0;
+  double seconds = 0;
+  double perplexity() const;    // e^loss
+};
+
+struct EvaluatorOptions {
+  DType compute = DType::fp32;
+  DeviceKind device = DeviceKind::cpu;
+  bool deterministic = true;
+  std::int64_t rows_at_once = 1;
+  // A training step on the same device: its weights are scored where they lie, without a copy.
+  const Executor* beside = nullptr;
+};
+
+class Evaluator {
+ public:
+  // Keeps a reference to the rows. `model`: a config.json, `where` it is from for errors.
+  Evaluator(const Json& model, const std::string& where, const RowSet& rows, const EvaluatorOptions& options);
+
+  const RowSet& rows() const { return rows_; }
+  Executor& executor() { return executor_; }    // without `beside` the weights are loaded into it
+
+  // Losses of one batch, row-major [rows, seq_len]: minus the log-probability of each target; 0 where the target is < 0 and does not count.
+  struct Batch {
+    std::int64_t first_row = 0, rows = 0;
+    std::span<const float> nll;
+    std::span<const std::int32_t> targets;
+  };
+  // All rows in order. `stop`, if given, ends it early: then the mean is of what was done. The sum over tokens is in fp64.
+  Evaluation run(const std::function<void(const Batch&)>& each = {}, const std::atomic<bool>* stop = nullptr);
+
+ private:
+  const RowSet& rows_;
+  std::int64_t rows_at_once_;
+  Executor executor_;
+  RowBuffers buffers_;
+  std::vector<float> nll_;
+};
+
+}    // namespace sheaf
