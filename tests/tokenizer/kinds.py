@@ -148,5 +148,5 @@ KINDS = {
     "next_inverted": behavior("merged_with_next", True, "e "),
     "digits": lambda: plain(pre_tokenizers.Sequence([pre_tokenizers.Digits(False), pre_tokenizers.Metaspace("_", "first")]),
                             normalizers.Sequence([normalizers.Strip(left=True, right=False), normalizers.NFD()])),
-    "empty_matches": behavior("isolated", False, Regex(r"x*|\d(?<=[13579])(?=[0-4])|^[A-Z]")),
+    "empty_matches": behavior("isolated", False, Regex(r"(?=[A-Z])|\d(?<=[13579])(?=[0-4])|^[A-Z]")),
 }

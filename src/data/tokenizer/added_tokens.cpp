@@ -12,7 +12,11 @@ namespace sheaf {
 namespace {
 
 bool is_word_char(std::string_view one_char) {
-  static const Regex word(translate_pattern("\\w", "\\w"), "\\w");
+  // What UTS 18 calls a word character, as Rust has it: unlike Oniguruma's \w it has the joiners, and not all numbers.
+  static const Regex word(translate_pattern("[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}Ⓐ-ⓩ\\u200c\\u200d\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"
+                                            "\\x{1f170}-\\x{1f189}]",
+                                            "words"),
+                          "words");
   return word.find(one_char, 0).has_value();
 }
 bool ends_with_word(std::string_view text) { return !text.empty() && is_word_char(text.substr(last_utf8_char(text))); }

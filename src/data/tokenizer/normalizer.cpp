@@ -22,6 +22,13 @@ enum Stability : std::uint8_t {
   kCompatible = 4,       // the same for NFKC
   kDecomposed = 8,       // NFD gives it back and it is a starter
   kFullyDecomposed = 16,
+  kInert = 32,    // newer than the library's tables: no other character has to do with it
+};
+
+constexpr char32_t kLater[][2] = {
+#define X(first, last) {first, last},
+#include "data/tokenizer/unicode_later.inc"
+#undef X
 };
 
 utf8proc_option_t options_of(bool compose, bool compatible) {
@@ -76,6 +83,8 @@ std::vector<std::uint8_t> make_stability() {
     if (utf8proc_decompose_char(c, out, 32, options_of(false, true), &ignored) > 0 && !(at(out[0]) & kStartsCluster))
       at(c) &= static_cast<std::uint8_t>(~kStartsCluster);
   }
+  for (const auto& [first, last] : kLater)
+    for (char32_t c = first; c <= last; ++c) table[c] = kStartsCluster | kCanonical | kCompatible | kDecomposed | kFullyDecomposed | kInert;
   return table;
 }
 
@@ -105,7 +114,7 @@ bool normalise(std::string_view text, bool compose, bool compatible, std::string
     }
     const Utf8Char c = utf8_at(text, at);
     const std::uint8_t flags = table[c.code];
-    if (flags & kStartsCluster) cluster = at;
+    if (flags & kStartsCluster) cluster = flags & kInert ? at + c.size : at;
     if (flags & stable) {
       at += c.size;
       continue;
@@ -125,7 +134,14 @@ bool normalise(std::string_view text, bool compose, bool compatible, std::string
   return true;
 }
 
+// Capitals that Unicode 16 and 17 added, after utf8proc 2.8: first, last, first of the small ones.
+constexpr char32_t kNewCapitals[][3] = {
+    {0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x264},  {0xA7CC, 0xA7CC, 0xA7CD}, {0xA7CE, 0xA7CE, 0xA7CF},    {0xA7D2, 0xA7D2, 0xA7D3},
+    {0xA7D4, 0xA7D4, 0xA7D5}, {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x19B},  {0x10D50, 0x10D65, 0x10D70}, {0x16EA0, 0x16EB8, 0x16EBB}};
+
 void append_lower(char32_t c, std::string& out) {
+  for (const auto& [first, last, small] : kNewCapitals)
+    if (c >= first && c <= last) return append_utf8(small + (c - first), out);
   if (c == 0x130) {    // the only one that becomes two
     out += "i\xCC\x87";
     return;
@@ -255,6 +271,10 @@ std::string_view Normalizer::run(std::string_view text, bool is_start, std::stri
     text = buffer;
   }
   return text;
+}
+
+bool Normalizer::may_be_cut() const {
+  return std::none_of(steps_.begin(), steps_.end(), [](const Step& s) { return s.kind == Kind::replace_regex || s.kind == Kind::strip; });
 }
 
 bool Normalizer::may_cut_before(char32_t c) const {

@@ -24,6 +24,7 @@ class Normalizer {
   std::string_view run(std::string_view text, bool is_start, std::string& buffer, bool* removed_start = nullptr) const;
   bool is_identity() const { return steps_.empty(); }
 
+  bool may_be_cut() const;    // false: nowhere
   // Text may be cut before `c` (with anything before): the parts give the same, one after the other.
   bool may_cut_before(char32_t c) const;
 

@@ -65,10 +65,10 @@ std::string category(std::string_view name) {
     if (a.category.starts_with(name)) out += range(a.first, a.last);
   return out;
 }
-// Letters, marks, decimal digits, connectors, and what else Unicode calls alphabetic: letter numbers and circled letters.
+// Oniguruma's \w: letters, marks, decimal digits, letter numbers, connectors, the other numbers of Latin-1, and the circled letters.
 std::string word() {
-  return category("L") + category("M") + category("Nd") + category("Nl") + category("Pc") + range(0x24B6, 0x24E9) +
-         range(0x1F130, 0x1F149) + range(0x1F150, 0x1F169) + range(0x1F170, 0x1F189);
+  return category("L") + category("M") + category("Nd") + category("Nl") + category("Pc") + "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" +
+         range(0x24B6, 0x24E9) + range(0x1F130, 0x1F149) + range(0x1F150, 0x1F169) + range(0x1F170, 0x1F189);
 }
 
 // A piece of the pattern: its translation, and what Glushkov's construction needs.

@@ -105,13 +105,16 @@ std::string_view PreTokenizer::prepare(std::string_view text, bool is_start, boo
   return prepare_.run(text, is_start && (at_text_start || !prepare_only_at_text_start_), buffer);
 }
 
+bool PreTokenizer::may_be_cut() const {
+  return std::all_of(stages_.begin(), stages_.end(),
+                     [](const Stage& s) { return s.change.is_identity() && s.regex && s.regex->is_local(); });
+}
+
 PreTokenizer::Cut PreTokenizer::cut(char32_t before, std::string_view rest) const {
-  bool open = true;    // the text may go on after `rest`
-  for (const Stage& stage : stages_) {
-    // Each stage sees the text up to the next split of the stages before it.
-    if (!stage.change.is_identity() || !stage.regex || !stage.regex->is_local()) return Cut::crosses;
+  if (!may_be_cut()) return Cut::crosses;
+  for (const Stage& stage : stages_)
     if (!stage.regex->separates(before, utf8_at(rest, 0).code)) return Cut::crosses;
-  }
+  bool open = true;    // the text may go on after `rest`: each stage sees it up to the next split of the stages before
   for (const Stage& stage : stages_) {
     Regex::Match match{};
     if (open) {

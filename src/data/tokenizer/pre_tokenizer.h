@@ -33,6 +33,7 @@ class PreTokenizer {
   // the words of the two sides are those of the whole. unsplit: the place lies inside a word, and the words around it are those of the
   // whole. crosses: neither is sure.
   enum class Cut { splits, unsplit, crosses };
+  bool may_be_cut() const;    // false: crosses, everywhere
   Cut cut(char32_t before, std::string_view rest) const;
 
  private:

@@ -27,7 +27,10 @@ std::size_t char_end(std::string_view text, std::size_t begin, std::size_t size)
 // Runs a normaliser on the two sides of `end` (kAll: there is one side), which is moved to where they meet in the result.
 template <class Run>
 std::string_view run_in_parts(Run&& run, std::string_view text, std::size_t& end, bool is_start, std::string& buffer) {
-  if (end >= text.size()) return run(text, is_start, buffer);
+  if (end >= text.size()) {
+    end = kAll;    // the text may grow past it
+    return run(text, is_start, buffer);
+  }
   std::string left_buffer, right_buffer;
   const std::string_view left = run(text.substr(0, end), is_start, left_buffer), right = run(text.substr(end), false, right_buffer);
   end = left.size();
@@ -127,7 +130,7 @@ void Tokenizer::Impl::encode_words(std::string_view text, std::size_t end, bool 
     return pre_tokenizer.prepare(part, start, at_text_start, buffer);
   };
   text = run_in_parts(prepare, text, end, is_start, w.prepared);
-  if (end >= text.size()) {
+  if (end == kAll) {
     pre_tokenizer.split(text, at_text_start, [&](std::string_view word) {
       bpe->encode(word, w.bpe, ids);
       return true;
@@ -143,6 +146,7 @@ void Tokenizer::Impl::encode_words(std::string_view text, std::size_t end, bool 
 
 bool Tokenizer::Impl::is_cut(std::string_view text, std::size_t end) const {
   if (end == 0 || end + window() > text.size() || continues_utf8_char(text[end])) return false;
+  if (!normalizer.may_be_cut() || !pre_tokenizer.may_be_cut()) return false;
   // No added token reaches the cut, and none takes white space across it.
   const std::size_t reach = std::min(end, raw_tokens.longest());
   const std::string_view seen = text.substr(0, end + window());
@@ -192,13 +196,12 @@ bool Tokenizer::Impl::is_cut(std::string_view text, std::size_t end) const {
 std::vector<std::size_t> Tokenizer::cuts(std::string_view document, std::size_t part_bytes) const {
   SHEAF_CHECK(part_bytes > 0, "parts of 0 bytes");
   std::vector<std::size_t> ends;
-  for (std::size_t at = part_bytes; at < document.size(); at += part_bytes) {
-    const std::size_t most = std::min(document.size(), at + kCandidates);
-    std::size_t cut = at;
+  for (std::size_t from = part_bytes; from < document.size();) {
+    const std::size_t most = std::min(document.size(), from + kCandidates);
+    std::size_t cut = from;
     while (cut < most && !impl_->is_cut(document, cut)) ++cut;
-    if (cut == most) continue;
-    ends.push_back(cut);
-    at = cut;
+    if (cut < most) ends.push_back(cut);
+    from = cut + part_bytes;
   }
   ends.push_back(document.size());
   return ends;
@@ -232,7 +235,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   std::vector<std::string> tokens;
   for (const std::int32_t id : ids) {
     const auto added = impl_->added.find(id);
-    const std::string* token = added != impl_->added.end() ? &added->second.content : impl_->bpe->token(id);
+    const std::string* token = added != impl_->added.end() ? &added->second.text : impl_->bpe->token(id);
     if (!token) user_error("{}: no token has id {}; ids are below {}", impl_->path, id, impl_->vocab_size);
     if (skip_special && added != impl_->added.end() && added->second.special) continue;
     tokens.push_back(*token);

@@ -44,7 +44,13 @@ struct Tokenizer::Impl {
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
   std::optional<Bpe> bpe;
-  std::unordered_map<std::int32_t, AddedToken> added;
+  // What an added token decodes to, and whether skip_special leaves it out. As the library has it: a normalized token decodes to its
+  // normalised content, and is left out only if that is the content of a special token.
+  struct DecodedToken {
+    std::string text;
+    bool special;
+  };
+  std::unordered_map<std::int32_t, DecodedToken> added;
   std::unordered_map<std::string, std::int32_t> added_ids;
   TokenMatcher raw_tokens, normalized_tokens;
   std::vector<Template> templates;    // one after the other

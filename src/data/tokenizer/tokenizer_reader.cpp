@@ -78,10 +78,14 @@ void read_added_tokens(const JsonNode& node, Tokenizer::Impl& impl) {
     next = std::max(next, wanted + 1);
     if (in_model) next = std::max<std::int64_t>(next, impl.bpe->token_count());
     if (!impl.added_ids.emplace(token.content, token.id).second) item.fail("token {} is given twice", quote(token.content));
-    if (!impl.added.emplace(token.id, token).second) item.fail("id {} is given twice", token.id);
+    if (!impl.added.emplace(token.id, Tokenizer::Impl::DecodedToken{token.content, false}).second)
+      item.fail("id {} is given twice", token.id);
     impl.vocab_size = std::max<std::int64_t>(impl.vocab_size, token.id + 1);
     tokens.push_back(std::move(token));
   }
+  std::set<std::string, std::less<>> special_contents;
+  for (const AddedToken& token : tokens)
+    if (token.special) special_contents.insert(token.content);
   // Special tokens first: of equal patterns the first holds.
   for (const bool special : {true, false})
     for (const AddedToken& token : tokens) {
@@ -89,6 +93,7 @@ void read_added_tokens(const JsonNode& node, Tokenizer::Impl& impl) {
       std::string buffer;
       const std::string_view pattern = token.normalized ? impl.normalizer.run(token.content, true, buffer) : token.content;
       if (pattern.empty()) node.fail("token {} is empty after normalisation", quote(token.content));
+      impl.added[token.id] = {std::string(pattern), special_contents.contains(pattern)};
       (token.normalized ? impl.normalized_tokens : impl.raw_tokens).add(pattern, token);
     }
 }
