@@ -28,8 +28,8 @@ struct EvalArguments {
   bool json = false;
 };
 
-// logprobs fp32 and targets i32, both [rows, S], in one safetensors file that appears when it is whole. A target that does not count is -100
-// and has log-probability 0.
+// logprobs fp32 and targets i32, both [rows, S], in one safetensors file that appears when it is whole. A target that does not count is
+// -100 and has log-probability 0.
 class LogprobsFile {
  public:
   LogprobsFile(const std::string& path, std::int64_t rows, std::int64_t seq_len)
@@ -86,7 +86,8 @@ class EvalLine {
     shown_ = now;
     const double seconds = std::chrono::duration<double>(now - begin_).count();
     const double left = seconds * static_cast<double>(rows_ - done) / static_cast<double>(done);
-    const std::string text = fmt::format("{} of {} rows  {:.1f} rows/s  eta {}", done, rows_, static_cast<double>(done) / seconds, human_time(left));
+    const std::string text =
+        fmt::format("{} of {} rows  {:.1f} rows/s  eta {}", done, rows_, static_cast<double>(done) / seconds, human_time(left));
     open_ = terminal_;
     std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", text.c_str());
     std::fflush(stderr);
@@ -150,7 +151,9 @@ int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
 Action eval_command(CLI::App& app) {
   auto a = std::make_shared<EvalArguments>();
   app.add_option("--model", a->model, "the HuggingFace model folder")->required()->type_name("DIR");
-  app.add_option("--data", a->data, "text (.txt, .jsonl, also .gz or .zst), or a Megatron .bin")->required()->type_name("FILE");
+  app.add_option("--data", a->data, "text (.txt, .jsonl, also .gz or .zst, or a folder of them), or a Megatron .bin")
+      ->required()
+      ->type_name("FILE");
   app.add_option("--seq-len", a->seq_len, "tokens of a row")->required()->check(CLI::PositiveNumber)->type_name("S");
   app.add_option("--device", a->device, "cpu or cuda; default: a GPU if there is one")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--logprobs", a->logprobs, "write logprobs (fp32) and targets (-100: does not count), both [rows, S]")
@@ -161,8 +164,9 @@ Action eval_command(CLI::App& app) {
   app.add_option("--rows", a->rows_at_once, "computed at once; default: 8192 tokens")->check(CLI::PositiveNumber);
   app.add_option("--tokenizer", a->tokenizer, "another tokenizer.json, or: bytes")->type_name("FILE");
   app.add_option("--field", a->field, "of a JSONL line: a text or a list of messages; default: text, or messages")->type_name("NAME");
-  app.footer("The loss is the mean over all predictions that count, in nats; perplexity is its exponential. Rows that the last S tokens do "
-             "not fill are left out.");
+  app.footer(
+      "The loss is the mean over all predictions that count, in nats; perplexity is its exponential. Rows that the last S tokens do "
+      "not fill are left out.");
   return [a]() -> int { return until_interrupted([&](const std::atomic<bool>& stop) { return evaluate(*a, stop); }); };
 }
 

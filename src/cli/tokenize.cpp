@@ -41,7 +41,7 @@ TokenOptions options_of(const TokenizeArguments& a) {
 }
 
 int tokenize(const TokenizeArguments& a, const std::atomic<bool>& stop) {
-  if (!is_text(a.data)) user_error("{}: is no text; wanted .txt or .jsonl, plain or with .gz or .zst", a.data);
+  if (!is_text(a.data)) user_error("{}: is no text; wanted .txt or .jsonl, plain or with .gz or .zst, or a folder of them", a.data);
   std::error_code ignored;
   if (!fs::exists(a.data, ignored)) user_error("{}: no such file", a.data);
   for (const char* ending : {".bin", ".idx", ".mask"})
@@ -70,7 +70,7 @@ Action tokenize_command(CLI::App& app) {
   app.add_option("--model", a->model, "the HuggingFace model folder: config.json, tokenizer.json, chat template")
       ->required()
       ->type_name("DIR");
-  app.add_option("--data", a->data, "text: .txt or .jsonl, plain or with .gz or .zst")->required()->type_name("FILE");
+  app.add_option("--data", a->data, "text: .txt or .jsonl, plain or with .gz or .zst, or a folder of them")->required()->type_name("FILE");
   app.add_option("--output", a->output, "writes PREFIX.bin and PREFIX.idx; of conversations PREFIX.mask, too")
       ->required()
       ->type_name("PREFIX");

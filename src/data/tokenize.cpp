@@ -30,8 +30,9 @@ struct Piece {
   std::shared_ptr<const std::string> text;
   std::size_t begin = 0, end = 0;    // the piece is [begin, end) of it; around it is what its encoding may look at
   std::int64_t first_line = 0;       // .jsonl
-  std::int64_t consumed = 0;         // bytes of the file, this piece included
+  std::int64_t consumed = 0;         // bytes of the files, this piece included
   bool ends_document = false;        // .txt
+  std::size_t file = 0;
 };
 struct Encoded {
   std::vector<std::int32_t> ids;
@@ -126,20 +127,56 @@ class DocumentReader : public PieceReader {
   bool done_ = false;
 };
 
+bool has_lines(const std::string& path) { return text_ending(path) == ".jsonl"; }
+
+// The pieces of all files, one file after the other.
+class CorpusReader {
+ public:
+  CorpusReader(const std::vector<std::string>& files, const Encoder& encoder) : files_(files), encoder_(encoder) {}
+  std::optional<Piece> next() {
+    for (; at_ < files_.size(); ++at_) {
+      if (!reader_) open(files_[at_]);
+      if (std::optional<Piece> piece = reader_->next()) {
+        piece->file = at_;
+        piece->consumed += before_;
+        return piece;
+      }
+      before_ += reader_->size();
+      reader_.reset();
+    }
+    return std::nullopt;
+  }
+
+ private:
+  void open(const std::string& path) {
+    if (has_lines(path))
+      reader_ = std::make_unique<LineReader>(path);
+    else
+      reader_ = std::make_unique<DocumentReader>(path, encoder_);
+  }
+
+  const std::vector<std::string>& files_;
+  const Encoder& encoder_;
+  std::unique_ptr<PieceReader> reader_;
+  std::size_t at_ = 0;
+  std::int64_t before_ = 0;    // bytes of the files that are done
+};
+
 class PieceEncoder {
  public:
-  PieceEncoder(const std::string& path, const TextOptions& options) : path_(path), options_(options) {}
+  PieceEncoder(const std::vector<std::string>& files, const TextOptions& options) : files_(files), options_(options) {}
 
-  Encoded operator()(const Piece& piece, bool lines) const {
+  Encoded operator()(const Piece& piece) const {
     Encoded out;
     out.consumed = piece.consumed;
-    if (lines) {
+    const std::string& path = files_[piece.file];
+    if (has_lines(path)) {
       encode_lines(piece, out);
       return out;
     }
     options_.encoder->encode_part(*piece.text, piece.begin, piece.end, out.ids);
     out.any_text = !out.ids.empty();
-    check_ids(out.ids, 0, path_);
+    check_ids(out.ids, 0, path);
     if (piece.ends_document) end_document(out, false);
     return out;
   }
@@ -152,7 +189,7 @@ class PieceEncoder {
       const std::size_t end = std::min(all.find('\n', begin), all.size());
       const std::string_view line = trimmed(all.substr(begin, end - begin));
       begin = end + 1;
-      if (!line.empty()) encode_line(line, fmt::format("{}:{}", path_, number), out);
+      if (!line.empty()) encode_line(line, fmt::format("{}:{}", files_[piece.file], number), out);
     }
   }
   void encode_line(std::string_view line, const std::string& where, Encoded& out) const {
@@ -193,7 +230,7 @@ class PieceEncoder {
                  options_.encoder->name() == "bytes" ? "byte" : "token", at, added[static_cast<std::size_t>(at)], options_.vocab);
   }
 
-  std::string path_;
+  const std::vector<std::string>& files_;
   TextOptions options_;
 };
 
@@ -219,30 +256,44 @@ void give(const Encoded& encoded, TokenSink& sink, TextProgress& progress) {
 }    // namespace
 
 bool is_text(const std::string& path) {
+  std::error_code ignored;
   const std::string ending = text_ending(path);
-  return ending == ".txt" || ending == ".jsonl";
+  return ending == ".txt" || ending == ".jsonl" || std::filesystem::is_directory(path, ignored);
+}
+
+std::vector<std::string> text_files(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return {path};
+  std::vector<std::string> files;
+  for (fs::recursive_directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    if (entry->path().filename().string().starts_with('.'))
+      entry.disable_recursion_pending();
+    else if (entry->is_regular_file() && is_text(entry->path()))
+      files.push_back(entry->path());
+  }
+  if (error) user_error("{}: cannot be read: {}", path, error.message());
+  if (files.empty()) user_error("{}: no text in this folder; wanted .txt or .jsonl, plain or with .gz or .zst", path);
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 TextProgress tokenize_text(const std::string& path, const TextOptions& options, TokenSink& sink, const std::atomic<bool>& stop,
                            const std::function<void(const TextProgress&)>& report) {
   SHEAF_CHECK(is_text(path) && options.encoder && options.threads > 0, "{}: not for the text pipeline", path);
-  const bool lines = text_ending(path) == ".jsonl";
-  std::unique_ptr<PieceReader> reader;
-  if (lines)
-    reader = std::make_unique<LineReader>(path);
-  else
-    reader = std::make_unique<DocumentReader>(path, *options.encoder);
-
+  const std::vector<std::string> files = text_files(path);
+  CorpusReader reader(files, *options.encoder);
   TextProgress progress;
-  progress.all_bytes = reader->size();
+  std::error_code error;
+  for (const std::string& file : files)
+    if (const auto size = std::filesystem::file_size(file, error); !error) progress.all_bytes += static_cast<std::int64_t>(size);
   bool any_text = false;
-  const PieceEncoder encode(path, options);
-  OrderedWorkers<Piece, Encoded> workers(static_cast<std::size_t>(options.threads),
-                                         [&](const Piece& piece) { return encode(piece, lines); });
+  const PieceEncoder encode(files, options);
+  OrderedWorkers<Piece, Encoded> workers(static_cast<std::size_t>(options.threads), [&](const Piece& piece) { return encode(piece); });
   for (bool more = true; more || workers.size() > 0;) {
     if (stop.load()) throw Interrupted();
     if (more && workers.size() < 2 * workers.num_threads()) {
-      std::optional<Piece> piece = reader->next();
+      std::optional<Piece> piece = reader.next();
       more = piece.has_value();
       if (piece) workers.push(std::move(*piece));
       continue;

@@ -25,18 +25,23 @@ namespace fs = std::filesystem;
 
 const std::atomic<bool> kNever = false;
 
-// XXH3, 128 bit, of the file's bytes and of what they are turned into tokens by: 32 hexadecimal digits.
+// XXH3, 128 bit, of the bytes of the files and of what they are turned into tokens by: 32 hexadecimal digits.
 std::string content_hash(const std::string& path, const std::string& identity, const std::atomic<bool>& stop) {
-  const MappedFile file(path);
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
   SHEAF_CHECK(state, "no memory for a hash");
   XXH3_128bits_reset(state.get());
-  XXH3_128bits_update(state.get(), identity.data(), identity.size());
+  const auto add = [&](std::string_view text) { XXH3_128bits_update(state.get(), text.data(), text.size()); };
+  add(identity);
   constexpr std::size_t kBlock = std::size_t{1} << 24;
-  for (std::size_t begin = 0; begin < file.bytes().size(); begin += kBlock) {
-    if (stop.load()) throw Interrupted();
-    const auto block = file.bytes().subspan(begin, std::min(kBlock, file.bytes().size() - begin));
-    XXH3_128bits_update(state.get(), block.data(), block.size());
+  for (const std::string& name : text_files(path)) {
+    const MappedFile file(name);
+    // What parts the files of a folder; a file alone has the same tokens wherever it lies.
+    if (name != path) add(fmt::format("|{}|{}|", name.substr(path.size()), file.bytes().size()));
+    for (std::size_t begin = 0; begin < file.bytes().size(); begin += kBlock) {
+      if (stop.load()) throw Interrupted();
+      const auto block = file.bytes().subspan(begin, std::min(kBlock, file.bytes().size() - begin));
+      XXH3_128bits_update(state.get(), block.data(), block.size());
+    }
   }
   const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
@@ -83,13 +88,14 @@ std::unique_ptr<TokenSource> open_tokens(const std::string& path, const TokenOpt
   if (ending == ".bin") return std::make_unique<MegatronSource>(path, options.vocab);
   if (ending == ".idx") user_error("{}: is an index; name the .bin file beside it", path);
   if (!is_text(path))
-    user_error("{}: unknown kind of corpus {}; wanted .txt or .jsonl, plain or with .gz or .zst, or .bin with its .idx", path,
-               quote(ending));
+    user_error("{}: unknown kind of corpus {}; wanted .txt or .jsonl, plain or with .gz or .zst, a folder of them, or .bin with its .idx",
+               path, quote(ending));
 
   const std::atomic<bool>& stop = options.stop ? *options.stop : kNever;
-  MappedFile{path};    // to say first what is plainest: no such file
+  const bool folder = fs::is_directory(path);
+  if (!folder) MappedFile{path};    // to say first what is plainest: no such file
   const TextTokenizer tokenizer(options, path);
-  if (options.tokenizer == "bytes" && ending == ".txt")
+  if (options.tokenizer == "bytes" && ending == ".txt" && !folder)
     return std::make_unique<TextSource>(path, options.vocab, tokenizer.options().end_of_text);
   if (!options.cache.empty()) return open_cached(path, options, tokenizer, stop);
   auto memory = std::make_unique<TokenMemory>(path);

@@ -46,9 +46,9 @@ struct TokenOptions {
   std::function<void(const struct TextProgress&)> report = {};    // while tokenizing
 };
 
-// By the ending: .txt (one document), .jsonl (a document a line), both also with .gz or .zst behind; .bin with its .idx beside it
-// (Megatron). Text is tokenized once: its tokens are kept in `cache` under a hash of the file, the tokenizer and the options, and read from
-// there from then on; any number of runs may do that at once. Plain .txt as bytes needs no copy and is mapped.
+// By the ending: .txt (one document), .jsonl (a document a line), both also with .gz or .zst behind; a folder of such; .bin with its
+// .idx beside it (Megatron). Text is tokenized once: its tokens are kept in `cache` under a hash of the file, the tokenizer and the
+// options, and read from there from then on; any number of runs may do that at once. Plain .txt as bytes needs no copy and is mapped.
 // UserError that names the file for whatever is wrong with it, ids outside the vocabulary included.
 std::unique_ptr<TokenSource> open_tokens(const std::string& path, const TokenOptions& options);
 

@@ -162,6 +162,26 @@ TEST(Tokenize, the_line_of_an_error_is_right_in_a_later_piece) {
   const std::string path = folder.file("c.jsonl", lines + "{\"text\"\n" + lines);
   EXPECT_USER_ERROR(tokenize_text(path, text_options(*encoder, 3), memory, kGoOn), path + ":100000:", "not JSON");
 }
+TEST(Tokenize, a_folder_is_its_files_by_name) {
+  const TemporaryFolder folder;
+  folder.file("texts/b/2.txt.gz", gzip("two"));
+  folder.file("texts/a.txt", "one");
+  folder.file("texts/c.jsonl", "{\"text\": \"three\"}\n{\"text\": \"four\"}\n");
+  folder.file("texts/d.txt", "");
+  folder.file("texts/notes.pdf", "no text");
+  folder.file("texts/.git/x.txt", "hidden");
+  const std::string texts = folder / "texts", cache = folder / "cache";
+  const auto tokens = open_tokens(texts, bytes());
+  const std::string all("one\0two\0three\0four\0", 19);
+  EXPECT_EQ(all_of(*tokens), Ints(all.begin(), all.end()));
+  EXPECT_EQ(tokens->document_count(), 4);
+  fs::create_directories(folder / "none");
+  EXPECT_USER_ERROR(open_tokens(folder / "none", bytes()), "no text in this folder");
+  // The cache knows which byte belongs to which file.
+  open_tokens(texts, bytes(cache));
+  folder.file("texts/a.txt", "onet"), folder.file("texts/b/2.txt.gz", gzip("wo"));
+  EXPECT_EQ(open_tokens(texts, bytes(cache))->document_begin(1), 5);
+}
 TEST(Tokenize, stops_when_asked) {
   const TemporaryFolder folder;
   const auto encoder = Encoder::bytes();
