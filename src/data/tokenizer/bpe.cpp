@@ -110,7 +110,7 @@ void Bpe::add_merges(const BpeOptions& options, const std::string& where) {
   joins_.resize(std::size_t{1} << 20);
   merge_shift_ = 64 - std::countr_zero(merges_.size());
   for (std::size_t rank = 0; rank < options.merges.size(); ++rank) {
-    const auto& [left, right] = options.merges[rank];
+    const std::string &left = options.merges[rank][0], &right = options.merges[rank][1];    // lambdas of clang 14 cannot use bindings
     const auto at = [&] { return fmt::format("{}.merges[{}] ({} + {})", where, rank, quote(left), quote(right)); };
     if (left.empty() || right.size() <= prefix_.size() || !right.starts_with(prefix_))
       user_error("{}: {}", at(),
