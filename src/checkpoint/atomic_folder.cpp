@@ -39,7 +39,7 @@ bool may_be_replaced(const fs::path& folder, const std::string& marker) {
 
 AtomicFolder::AtomicFolder(const std::string& folder, const std::string& marker) {
   try {
-    fs::path target = fs::weakly_canonical(folder);    // through links: the folder is replaced, not the link to it
+    fs::path target = fs::weakly_canonical(fs::absolute(folder));    // through links: the folder is replaced, not the link to it
     if (!target.has_filename()) target = target.parent_path();
     folder_ = target;
     replaces_ = fs::exists(target);
