@@ -30,7 +30,7 @@ Graph step_graph(DType compute) {
   const Value q = b.einsum("b s k, h r d k -> b s h r d", n, b.parameter("wq", {kKvHeads, kGroup, kHead, kWidth}, "normal", 0.1));
   const Value k = b.einsum("b s k, h d k -> b s h d", n, b.parameter("wk", {kKvHeads, kHead, kWidth}, "normal", 0.1));
   const Value v = b.einsum("b s k, h d k -> b s h d", n, b.parameter("wv", {kKvHeads, kHead, kWidth}, "normal", 0.1));
-  const Value o = b.attention(q, k, v, {}, {}, {}, true, 1 / std::sqrt(static_cast<double>(kHead)), 0)[0];
+  const Value o = b.attention(q, k, v, {}, {}, true, 1 / std::sqrt(static_cast<double>(kHead)), 0)[0];
   const Value y = b.add(x, b.einsum("b s h r d, k h r d -> b s k", o, b.parameter("wo", {kWidth, kKvHeads, kGroup, kHead}, "normal", 0.1)));
   const Value z = b.rms_norm(y, b.parameter("norm2", {kWidth}, "ones"), 1e-6);
   const Value logits = b.cast(b.einsum("b s k, v k -> b s v", z, table), Text("fp32"));
