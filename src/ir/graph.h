@@ -78,7 +78,9 @@ std::string name_of(const Graph& graph, Value v);                // "@w" or "%12
 
 // L0: every operand is defined before its use in its segment or one that runs before it; no value twice; only states, accumulators
 //     and prologue results cross segments. L1: types are what the rules infer; every trainable state has a gradient (see verify.cpp).
-enum class Level { l0 = 0, l1 = 1 };
+// L2: placed: in every node the operands and outputs lie as its rule says for one assignment of atoms to its factors, and partials pass
+//     where the rule lets them. Nothing to check on a mesh without atoms.
+enum class Level { l0 = 0, l1 = 1, l2 = 2 };
 void verify(const Graph& graph, Level level);    // throws InternalError naming the node
 
 }    // namespace sheaf

@@ -5,6 +5,9 @@
 #include "ir/graph.h"
 
 namespace sheaf {
+
+void verify_placements(const Graph& graph);    // verify_placements.cpp
+
 namespace {
 
 std::string describe(const Graph& graph, Segment segment, const Node& node) {
@@ -80,6 +83,8 @@ void verify(const Graph& graph, Level level) {
   if (level < Level::l1) return;
   verify_types(graph);
   verify_gradients(graph);
+  if (level < Level::l2 || graph.mesh.atoms.empty()) return;
+  verify_placements(graph);
 }
 
 }    // namespace sheaf

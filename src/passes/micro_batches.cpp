@@ -42,13 +42,17 @@ Graph micro_batches(Graph graph, const Options& options) {
       first.push_back(node);
       if (m == 1) continue;
       Node copy = graph.make_node(*node.op, cloned(node.in), node.attrs, node.note);
-      for (std::size_t o = 0; o < node.out.size(); ++o) clone[node.out[o]] = copy.out[o];
+      for (std::size_t o = 0; o < node.out.size(); ++o) {
+        clone[node.out[o]] = copy.out[o];
+        graph[copy.out[o]].type.placement = graph.type(node.out[o]).placement;
+      }
       rest.push_back(std::move(copy));
     } else if (m == 1) {
       forwarded[node.in[0]] = node.in[1];
     } else {
       first.push_back({&op(OpId::set), node.in, {}, {}, node.note});
       const Node sum = graph.make_node(op(OpId::add), cloned({node.in[0], node.in[1]}), {}, node.note);
+      graph[sum.out[0]].type.placement = graph.type(node.in[0]).placement;
       rest.push_back(sum);
       rest.push_back({&op(OpId::set), {node.in[0], sum.out[0]}, {}, {}, node.note});
     }

@@ -31,6 +31,7 @@ struct Pass {
   std::string_view name;
   Graph (*run)(Graph, const Options&);
   std::string_view summary;
+  Level holds = Level::l1;    // what holds after it, and after those that follow
 };
 
 // ---- one declaration per pass; each .cpp states entry and exit conditions
@@ -39,6 +40,7 @@ Graph fuse_softmax_grad(Graph graph, const Options& options);
 Graph optimize(Graph graph, const Options& options);
 Graph micro_batches(Graph graph, const Options& options);
 Graph flatten(Graph graph, const Options& options);
+Graph propagate(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

@@ -17,6 +17,10 @@ const std::vector<Pass>& training_passes() {
       // Before dead code goes: the pattern needs both gradients of the logits, and its fusion is what makes one of them dead.
       {"fuse_softmax_grad", fuse_softmax_grad, "cross-entropy's two gradients of the logits become one op"},
       {"optimize", optimize, "adds the end of the step: norm, clipping, commit flag, AdamW, metrics"},
+      // Before micro_batches: each node is placed once, not once in `first` and once in `rest`. Before dead code goes: what nothing reads
+      // returns home in vain.
+      {"propagate", propagate, "every value gets its placement, from those of states and inputs; reshards where placements disagree",
+       Level::l2},
       {"remove_dead", remove_dead, "removes nodes that nothing needs"},
       // After optimize: the epilogue reads accumulators, which for M = 1 become the values themselves.
       {"micro_batches", micro_batches, "splits the body into first and rest x (M - 1)"},
@@ -37,12 +41,14 @@ const Pass& find_pass(std::string_view name) {
 
 Graph RunPasses::operator()(Graph graph, const std::vector<Pass>& passes, const Options& options) {
   if (dump) dump("model", graph);
+  Level level = Level::l1;
   for (const Pass& pass : passes) {
     const auto begin = std::chrono::steady_clock::now();
     const Graph before = graph;
     try {
       graph = pass.run(std::move(graph), options);
-      verify(graph, Level::l1);
+      level = std::max(level, pass.holds);
+      verify(graph, level);
     } catch (const InternalError& error) {
       // A bug of ours is reported with what reproduces it: sheaf opt FILE --pass NAME.
       const std::string path =

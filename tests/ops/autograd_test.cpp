@@ -214,6 +214,7 @@ std::vector<Example> examples() {
        [](const Tensors& x) {
          return at::cross_entropy_loss(x[0].flatten(0, 1), x[1].flatten(), {}, 0, -100, 0.0).view({2, 6});
        }},
+      {"reshard", {{3, 5}}, {}, [](Builder& b, const Values& x) { return b.reshard(x[0]); }, [](const Tensors& x) { return x[0].clone(); }},
       {"log-sum-exp",
        {{4, 9}},
        {},

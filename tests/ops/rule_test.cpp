@@ -57,7 +57,11 @@ std::vector<std::vector<std::size_t>> partial_sets(const Call& call) {
   for (const std::string& name : call.rule.linear) sets.push_back({position(name)});
   if (!call.rule.add.empty()) {
     sets.emplace_back();
-    for (const std::string& name : call.rule.add) sets.back().push_back(position(name));
+    for (const std::string& name : call.rule.add) {
+      sets.back().push_back(position(name));
+      // Where an op takes any number of operands, one name is that of all.
+      for (std::size_t i = call.op->operands.size(); i < call.in.size(); ++i) sets.back().push_back(i);
+    }
   }
   return sets;
 }

@@ -1,0 +1,126 @@
+// L2. Independent of how placements were chosen: reads off each node which atoms cut which factor, and checks all that follows from it.
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "ir/graph.h"
+
+namespace sheaf {
+
+void verify_placements(const Graph& graph);
+
+namespace {
+
+std::uint32_t mask(const std::vector<Atom>& atoms) {
+  std::uint32_t m = 0;
+  for (const Atom atom : atoms) m |= std::uint32_t{1} << atom;
+  return m;
+}
+
+class NodeCheck {
+ public:
+  NodeCheck(const Graph& graph, const Node& node)
+      : graph_(graph), node_(node), rule_(rule_for(*node.op, node.attrs, graph.types(node.in))) {}
+
+  void run() {
+    std::size_t p = 0;
+    for (std::size_t i = 0; i < node_.in.size(); ++i)
+      if (node_.in[i]) {
+        cut(node_.in[i], rule_.in[p++]);
+        operands_.emplace_back(node_.op->operands[std::min(i, node_.op->operands.size() - 1)], node_.in[i]);
+      }
+    for (const auto& [factor, atoms] : of_) {
+      check((used_ & mask(atoms)) == 0, fmt::format("factor {} is cut by an atom that cuts another one", factor));
+      used_ |= mask(atoms);
+    }
+    const std::uint32_t passing = passing_partial();
+    for (std::size_t o = 0; o < node_.out.size(); ++o) {
+      const Placement& out = placement(node_.out[o]);
+      std::uint32_t summed = 0;
+      for (const auto& [factor, atoms] : of_)
+        if (std::find(rule_.out[o].begin(), rule_.out[o].end(), factor) == rule_.out[o].end()) summed |= mask(atoms);
+      for (std::size_t d = 0; d < rule_.out[o].size(); ++d)
+        check(dim(out, d) == atoms_of(rule_.out[o][d]), fmt::format("output {} is not cut as factor {} is", o, rule_.out[o][d]));
+      check(out.partial == (summed | passing), fmt::format("output {} is not partial over what its rule sums", o));
+      check(summed == 0 || out.reduction == rule_.reduction, fmt::format("output {} has the wrong reduction", o));
+    }
+  }
+
+ private:
+  void cut(Value v, const Rule::Factors& factors) {
+    for (std::size_t d = 0; d < factors.size(); ++d) {
+      const auto& atoms = dim(placement(v), d);
+      check(atoms.empty() || !rule_.is_full(factors[d]),
+            fmt::format("{} cuts factor {}, which must be whole", name_of(graph_, v), factors[d]));
+      const auto [known, fresh] = of_.emplace(factors[d], atoms);
+      check(fresh || known->second == atoms,
+            fmt::format("{} cuts factor {} in another way than an operand before", name_of(graph_, v), factors[d]));
+    }
+  }
+  // What operands are partial over: nothing, the same for all of `add`, or one of `linear`.
+  std::uint32_t passing_partial() const {
+    std::uint32_t passing = 0;
+    std::size_t partial = 0, add = 0;
+    bool linear = true;
+    for (const auto& [name, v] : operands_) {
+      const Placement& p = placement(v);
+      add += std::find(rule_.add.begin(), rule_.add.end(), name) != rule_.add.end();
+      if (p.partial == 0) continue;
+      ++partial;
+      linear &= std::find(rule_.linear.begin(), rule_.linear.end(), name) != rule_.linear.end();
+      check(p.reduction == Reduction::sum,
+            fmt::format("{} is a partial {} and passes", name_of(graph_, v), p.reduction == Reduction::max ? "max" : "min"));
+      check((p.partial & used_) == 0, fmt::format("{} is partial over an atom that cuts a factor", name_of(graph_, v)));
+      check(partial == 1 || p.partial == passing, fmt::format("{} is partial over other atoms than an operand before", name_of(graph_, v)));
+      passing = p.partial;
+    }
+    check(partial == 0 || (partial == 1 && linear) || (partial == add && add == operands_.size()), "its rule lets no partial pass so");
+    return passing;
+  }
+
+  const Placement& placement(Value v) const { return graph_.type(v).placement; }
+  static const std::vector<Atom>& dim(const Placement& p, std::size_t d) {
+    static const std::vector<Atom> none;
+    return d < p.dims.size() ? p.dims[d] : none;
+  }
+  const std::vector<Atom>& atoms_of(const std::string& factor) const {
+    static const std::vector<Atom> none;
+    const auto found = of_.find(factor);
+    return found == of_.end() ? none : found->second;
+  }
+  void check(bool holds, const std::string& what) const {
+    if (holds) return;
+    std::vector<std::string> in, out;
+    for (const Value v : node_.in) in.push_back(v ? fmt::format("{} : {}", name_of(graph_, v), print(graph_.type(v), graph_.mesh)) : "_");
+    for (const Value v : node_.out) out.push_back(fmt::format("{} : {}", name_of(graph_, v), print(graph_.type(v), graph_.mesh)));
+    SHEAF_CHECK(holds, "{}({}) -> {}: {}; its rule is {}", node_.op->name, join(in, ", "), join(out, ", "), what, rule_.print());
+  }
+
+  const Graph& graph_;
+  const Node& node_;
+  Rule rule_;
+  std::map<std::string, std::vector<Atom>> of_;
+  std::vector<std::pair<std::string_view, Value>> operands_;
+  std::uint32_t used_ = 0;
+};
+
+}    // namespace
+
+void verify_placements(const Graph& graph) {
+  const auto placement = [&](Value v) { return graph.type(v).placement; };
+  for (const Segment segment : kSegments)
+    for (const Node& node : graph.nodes(segment)) {
+      if (node.op->name == "reshard") continue;    // from anywhere to anywhere
+      if (node.op->name != "set" && node.op->name != "accumulate") {
+        NodeCheck(graph, node).run();
+        continue;
+      }
+      const Placement target = placement(node.in[0]), value = placement(node.in[1]);
+      SHEAF_CHECK(target.dims == value.dims && target.partial == value.partial, "{} {}: lies at {}, its value {} at {}", node.op->name,
+                  name_of(graph, node.in[0]), print(graph.type(node.in[0]), graph.mesh), name_of(graph, node.in[1]),
+                  print(graph.type(node.in[1]), graph.mesh));
+    }
+}
+
+}    // namespace sheaf

@@ -1,0 +1,296 @@
+// propagate: gives every value its placement and inserts `reshard` where an op needs an operand elsewhere.
+//
+// On entry: graph.mesh; placements of states (use), inputs, constants and arguments are given; those of results and of accumulators are
+//           not. On a mesh without atoms nothing is done.
+// On exit:  every op's operands lie as its rule wants them for one assignment of atoms to its factors, and its outputs as follows from it
+//           (L2). A reshard's note says what it is for.
+//
+// One sweep in program order; a placement is written once. For a node:
+//   1  Its operands offer their shards to its factors: sharded states first, then the operand of most bytes, then the first. An atom goes
+//      to one factor, a factor takes one operand's atoms.
+//   2  An atom on a dim that must be whole is displaced: it lands on the next factor of that operand that it divides, dims behind it first.
+//      So tokens over sp become heads at attention. At the outputs it returns home.
+//   3  A partial passes where the rule says so (linear, add); otherwise it is reduced, onto whatever shard the op wants.
+//   4  A value noted `residual` lies at [dp | sp.tp | .]; an accumulator lies as its state and keeps what its value is partial over.
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <optional>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "ops/op_table.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+namespace {
+
+using Atoms = std::vector<Atom>;
+std::uint32_t bit(Atom atom) { return std::uint32_t{1} << atom; }
+std::uint32_t bits(const Atoms& atoms) {
+  std::uint32_t mask = 0;
+  for (const Atom atom : atoms) mask |= bit(atom);
+  return mask;
+}
+std::uint32_t sharded(const Placement& p) {
+  std::uint32_t mask = 0;
+  for (const Atoms& atoms : p.dims) mask |= bits(atoms);
+  return mask;
+}
+bool contains(const std::vector<std::string>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// Which atoms cut which factor in one call of an op, and what its partial operands do.
+struct Assignment {
+  std::map<std::string, Atoms> of;
+  std::uint32_t used = 0;
+  std::uint32_t passing = 0;    // atoms that operands may stay partial over
+  std::vector<bool> passes;     // per operand of the rule
+  struct Landed {
+    Atom atom;
+    std::string from, to;
+    Atoms home;    // of `from` in the operand that it came from
+  };
+  std::vector<Landed> landed;
+
+  const Atoms& operator[](const std::string& factor) const {
+    static const Atoms none;
+    const auto found = of.find(factor);
+    return found == of.end() ? none : found->second;
+  }
+  Placement at(const Rule::Factors& factors) const {
+    Placement p;
+    for (const std::string& f : factors) p.dims.push_back((*this)[f]);
+    return p;
+  }
+};
+
+class Propagation {
+ public:
+  explicit Propagation(Graph& graph) : graph_(graph) {
+    for (ValueInfo& info : graph.values) info.type.placement.dims.resize(info.type.shape.size());
+    for (const Mesh::Axis& axis : graph.mesh.axes) axes_[axis.name] = axis.atoms;
+  }
+
+  void run() {
+    for (const Segment segment : kSegments) {
+      std::vector<Node> nodes = std::move(graph_.nodes(segment));
+      out_ = &graph_.nodes(segment);
+      out_->clear();
+      known_.clear();
+      for (Node& node : nodes) place(std::move(node));
+    }
+  }
+
+ private:
+  const Placement& placement(Value v) const { return graph_.type(v).placement; }
+  // What readers of v read: v itself, or the reshard that took it to where it belongs.
+  Value current(Value v) const {
+    const auto found = moved_.find(v);
+    return found == moved_.end() ? v : found->second;
+  }
+
+  void place(Node node) {
+    for (Value& v : node.in)
+      if (v) v = current(v);
+    if (node.op->name == "accumulate" || node.op->name == "set") return place_effect(std::move(node));
+    const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
+    const Assignment a = assign(node, rule);
+    std::size_t p = 0;
+    for (std::size_t i = 0; i < node.in.size(); ++i) {
+      if (!node.in[i]) continue;
+      Placement wanted = a.at(rule.in[p]);
+      if (a.passes[p]) wanted.partial = a.passing & ~sharded(wanted);
+      node.in[i] = moved_to(node.in[i], wanted, fmt::format("{} {}", node.op->name, operand_name(*node.op, i)));
+      ++p;
+    }
+    for (std::size_t o = 0; o < node.out.size(); ++o) {
+      Placement& out = graph_[node.out[o]].type.placement;
+      out = a.at(rule.out[o]);
+      out.partial = a.passing;
+      for (const auto& [factor, atoms] : a.of)
+        if (!contains(rule.out[o], factor)) out.partial |= bits(atoms);
+      if (out.partial & ~a.passing) out.reduction = rule.reduction;
+    }
+    const Values outputs = node.out;
+    const bool residual = node.note == "residual";
+    out_->push_back(std::move(node));
+    for (std::size_t o = 0; o < outputs.size(); ++o) {
+      Placement home = home_of(a, rule.out[o], placement(outputs[o]));
+      if (residual && graph_.type(outputs[o]).shape.size() == 3) home = residual_placement();
+      if (const Value there = moved_to(outputs[o], home, residual ? "residual" : "home"); there != outputs[o]) moved_[outputs[o]] = there;
+    }
+  }
+
+  // target := or += value. An accumulator has its state's dims and is partial over what its value is.
+  void place_effect(Node node) {
+    ValueInfo& target = graph_[node.in[0]];
+    Placement& to = target.type.placement;
+    const Value value = node.in[1];
+    if (target.kind == ValueKind::carried && node.op->name == "accumulate") {
+      if (const Value state = state_of(target.name)) to = placement(state);
+      // What the value is partial over stays, unless it cuts the state.
+      to.partial = placement(value).reduction == Reduction::sum ? placement(value).partial & ~sharded(to) : 0;
+    }
+    node.in[1] = moved_to(value, to, fmt::format("{} @{}", node.op->name, target.name));
+    out_->push_back(std::move(node));
+  }
+  Value state_of(std::string_view accumulator) const {
+    return accumulator.ends_with(".grad") ? graph_.find(accumulator.substr(0, accumulator.size() - 5)) : Value{};
+  }
+
+  Assignment assign(const Node& node, const Rule& rule) const {
+    Assignment a;
+    Values operands;
+    for (const Value v : node.in)
+      if (v) operands.push_back(v);
+    std::vector<std::size_t> order(operands.size());
+    for (std::size_t p = 0; p < order.size(); ++p) order[p] = p;
+    const auto is_sharded_state = [&](std::size_t p) {
+      return graph_[operands[p]].kind == ValueKind::state && sharded(placement(operands[p])) != 0;
+    };
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t x, std::size_t y) {
+      if (is_sharded_state(x) != is_sharded_state(y)) return is_sharded_state(x);
+      return graph_.type(operands[x]).bytes() > graph_.type(operands[y]).bytes();
+    });
+    struct Displaced {
+      std::size_t p, dim;
+      Atom atom;
+    };
+    std::vector<Displaced> displaced;
+    for (const std::size_t p : order)
+      for (std::size_t d = 0; d < rule.in[p].size(); ++d) {
+        const std::string& factor = rule.in[p][d];
+        const Atoms& atoms = placement(operands[p]).dims[d];
+        if (rule.is_full(factor)) {
+          for (const Atom atom : atoms) displaced.push_back({p, d, atom});
+        } else if (!a.of.contains(factor)) {
+          Atoms taken;
+          for (const Atom atom : atoms)
+            if (!(a.used & bit(atom))) taken.push_back(atom), a.used |= bit(atom);
+          if (!taken.empty()) a.of[factor] = taken;
+        }
+      }
+    for (const auto& [p, dim, atom] : displaced)
+      if (const auto to = landing(rule, p, dim, atom, graph_.type(operands[p]).shape, a)) {
+        a.of[*to].push_back(atom);
+        a.used |= bit(atom);
+        a.landed.push_back({atom, rule.in[p][dim], *to, placement(operands[p]).dims[dim]});
+      }
+    // An operand that was displaced from the same dim by the same atom knows its home as well (q from s, k from u).
+    for (const auto& [p, dim, atom] : displaced)
+      for (const auto& there : std::vector(a.landed))
+        if (there.atom == atom && there.from != rule.in[p][dim])
+          a.landed.push_back({atom, rule.in[p][dim], there.to, placement(operands[p]).dims[dim]});
+    decide_partials(node, rule, operands, a);
+    return a;
+  }
+
+  // The factor that a displaced atom cuts instead: behind its dim first, then before it, where the extent stays divisible.
+  std::optional<std::string> landing(const Rule& rule, std::size_t p, std::size_t dim, Atom atom, const Shape& shape,
+                                     const Assignment& a) const {
+    if (a.used & bit(atom)) return std::nullopt;
+    std::vector<std::size_t> dims;
+    for (std::size_t d = dim + 1; d < rule.in[p].size(); ++d) dims.push_back(d);
+    for (std::size_t d = dim; d-- > 0;) dims.push_back(d);
+    for (const std::size_t d : dims) {
+      if (rule.is_full(rule.in[p][d])) continue;
+      std::int64_t pieces = size(atom);
+      for (const Atom other : a[rule.in[p][d]]) pieces *= size(other);
+      if (shape[d] % pieces == 0) return rule.in[p][d];
+    }
+    return std::nullopt;
+  }
+
+  // `add`: all operands stay partial over the union, those that are whole by being counted once, if none is cut by it. `linear`: one.
+  void decide_partials(const Node& node, const Rule& rule, const Values& operands, Assignment& a) const {
+    a.passes.assign(operands.size(), false);
+    std::uint32_t all = 0;
+    for (const Value v : operands)
+      if (placement(v).reduction == Reduction::sum) all |= placement(v).partial;
+    if (all == 0) return;
+    std::vector<std::string> names;    // of the rule's operands
+    for (std::size_t i = 0; i < node.in.size(); ++i)
+      if (node.in[i]) names.emplace_back(operand_name(*node.op, i));
+    const bool may_add = !rule.add.empty() && (a.used & all) == 0 &&
+                         std::all_of(names.begin(), names.end(), [&](const std::string& name) { return contains(rule.add, name); });
+    if (may_add) {
+      a.passing = all;
+      a.passes.assign(operands.size(), true);
+      return;
+    }
+    for (std::size_t p = 0; p < operands.size(); ++p) {
+      const Placement& x = placement(operands[p]);
+      if (x.partial == 0 || x.reduction != Reduction::sum || (x.partial & a.used) || !contains(rule.linear, names[p])) continue;
+      a.passing = x.partial;
+      a.passes[p] = true;
+      return;
+    }
+  }
+
+  // Where an output lies once displaced atoms are back on the dims that they came from.
+  Placement home_of(const Assignment& a, const Rule::Factors& factors, Placement p) const {
+    const auto dim_of = [&](const std::string& f) {
+      return static_cast<std::size_t>(std::find(factors.begin(), factors.end(), f) - factors.begin());
+    };
+    for (const auto& [atom, from, to, home] : a.landed) {
+      const std::size_t f = dim_of(from), t = dim_of(to);
+      if (f == factors.size()) continue;
+      if (t < factors.size()) std::erase(p.dims[t], atom);
+      p.partial &= ~bit(atom);
+      if (std::find(p.dims[f].begin(), p.dims[f].end(), atom) != p.dims[f].end()) continue;
+      p.dims[f].push_back(atom);
+      const auto place = [&](Atom x) { return std::find(home.begin(), home.end(), x) - home.begin(); };
+      std::sort(p.dims[f].begin(), p.dims[f].end(), [&](Atom x, Atom y) { return place(x) < place(y); });
+    }
+    return p;
+  }
+
+  Placement residual_placement() const {
+    Placement p{.dims = {axis("dp"), axis("sp"), {}}};
+    for (const Atom atom : axis("tp")) p.dims[1].push_back(atom);
+    return p;
+  }
+
+  // The value where it is wanted: itself, what another reshard made of it, or a new one.
+  Value moved_to(Value v, const Placement& wanted, const std::string& why) {
+    if (same(placement(v), wanted)) return v;
+    const std::string key = print(wanted, graph_.mesh, wanted.dims.size());
+    auto& there = known_[v];
+    if (const auto found = there.find(key); found != there.end()) return found->second;
+    // From where another reshard took it.
+    if (const auto found = source_.find(v); found != source_.end() && same(placement(found->second), wanted)) return found->second;
+    Node node = graph_.make_node(op(OpId::reshard), {v}, {}, why);
+    graph_[node.out[0]].type.placement = wanted;
+    const Value out = node.out[0];
+    out_->push_back(std::move(node));
+    source_[out] = v;
+    return there[key] = out;
+  }
+  static bool same(const Placement& a, const Placement& b) {
+    return a.dims == b.dims && a.partial == b.partial && (a.partial == 0 || a.reduction == b.reduction);
+  }
+
+  static std::string_view operand_name(const OpDef& op, std::size_t i) { return op.operands[std::min(i, op.operands.size() - 1)]; }
+  std::int64_t size(Atom atom) const { return graph_.mesh.atoms[atom].size; }
+  Atoms axis(const std::string& name) const {
+    const auto found = axes_.find(name);
+    return found == axes_.end() ? Atoms{} : found->second;
+  }
+
+  Graph& graph_;
+  std::map<std::string, Atoms> axes_;
+  std::vector<Node>* out_ = nullptr;
+  std::map<Value, Value> moved_, source_;                  // reshards: of a value to where readers find it; output -> operand
+  std::map<Value, std::map<std::string, Value>> known_;    // of this segment, by placement
+};
+
+}    // namespace
+
+Graph propagate(Graph graph, const Options&) {
+  if (!graph.mesh.atoms.empty()) Propagation(graph).run();
+  return graph;
+}
+
+}    // namespace sheaf
