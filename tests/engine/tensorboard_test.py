@@ -58,8 +58,8 @@ with tempfile.TemporaryDirectory(prefix="sheaf-tensorboard-") as name:
     at = pathlib.Path(name)
     files.write_model(at / "model")
     (at / "corpus.txt").write_bytes(files.text(1000))
-    run = {"model": str(at / "model"), "data": {"train": str(at / "corpus.txt"), "seq_len": 8, "tokenizer": "bytes"},
-           "run": {"steps": 400, "output": str(at / "out"), "save_every": 50, "log_every": 1000}, "train_micro_batch_size_per_gpu": 2,
+    run = {"model": str(at / "model"), "data": {"train": str(at / "corpus.txt"), "seq_len": 8, "tokenizer": "bytes", "eval_split": 0.1},
+           "run": {"steps": 400, "eval_every": 7, "output": str(at / "out"), "save_every": 50, "log_every": 1000}, "train_micro_batch_size_per_gpu": 2,
            "optimizer": {"params": {"lr": 1e-3}}}
     (at / "run.json").write_text(json.dumps(run))
     train = lambda *more: subprocess.run([SHEAF, "train", at / "run.json", *more], capture_output=True, text=True)
@@ -68,7 +68,7 @@ with tempfile.TemporaryDirectory(prefix="sheaf-tensorboard-") as name:
     done = train(f"run.output={at / 'whole'}")
     assert done.returncode == 0, done.stderr
     metrics, events = same_as_metrics(at / "whole")
-    assert len(metrics) == 400
+    assert len(metrics) == 400 and sum("eval_loss" in m for m in metrics) == 58    # every 7th, and the last
     times = [e.wall_time for e in events.Scalars("loss")]
     assert before <= times[0] and times == sorted(times) and times[-1] <= time.time()
     (path,) = (at / "whole/tensorboard").iterdir()
