@@ -21,13 +21,6 @@ Values weights_of(const Graph& graph) {
 
 }    // namespace
 
-Shape file_shape(const ValueInfo& state) {
-  if (!state.attrs.has("file_shape")) return state.type.shape;
-  Shape shape;
-  for (const std::string& extent : split(state.attrs.text("file_shape"), ' ')) shape.push_back(std::stoll(extent));
-  return shape;
-}
-
 namespace {
 
 // Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.

@@ -18,9 +18,6 @@ void init_weights(Executor& executor, std::uint64_t seed);
 // Sets a weight from fp32, row-major, and what is derived from it.
 void write_master(Executor& executor, Value state, std::span<const float> data);
 
-// States mirror the tensors of a HF folder with their dims split; this is the shape before the split.
-Shape file_shape(const ValueInfo& state);
-
 struct SaveOptions {
   DType dtype = DType::fp32;      // in the file
   std::string side_files_from;    // a HF folder whose tokenizer files are copied; "": none

@@ -5,6 +5,15 @@
 
 namespace sheaf {
 
+Shape file_shape(const ValueInfo& state) {
+  if (!state.attrs.has("file_shape")) return state.type.shape;
+  std::string_view text = state.attrs.text("file_shape");
+  SHEAF_CHECK(text.size() > 2 && text.front() == '[' && text.back() == ']', "@{}: file_shape is {}", state.name, text);
+  Shape shape;
+  for (const std::string& extent : split(text.substr(1, text.size() - 2), ' ')) shape.push_back(std::stoll(extent));
+  return shape;
+}
+
 std::string_view name(Segment segment) {
   constexpr std::array<std::string_view, 4> kNames = {"prologue", "first", "rest", "epilogue"};
   return kNames[static_cast<std::size_t>(segment)];

@@ -33,6 +33,10 @@ struct ValueInfo {
   std::vector<double> data;    // constant
 };
 
+// States mirror the tensors of a HuggingFace file with their dims split; this is the shape before the split: the attribute file_shape,
+// "[128 64]", or the state's own.
+Shape file_shape(const ValueInfo& state);
+
 struct Node {
   const OpDef* op = nullptr;
   Values in;

@@ -31,7 +31,7 @@ class NodeCheck {
         operands_.emplace_back(node_.op->operands[std::min(i, node_.op->operands.size() - 1)], node_.in[i]);
       }
     for (const auto& [factor, atoms] : of_) {
-      check((used_ & mask(atoms)) == 0, fmt::format("factor {} is cut by an atom that cuts another one", factor));
+      if (used_ & mask(atoms)) fail(fmt::format("factor {} is cut by an atom that cuts another one", factor));
       used_ |= mask(atoms);
     }
     const std::uint32_t passing = passing_partial();
@@ -41,9 +41,9 @@ class NodeCheck {
       for (const auto& [factor, atoms] : of_)
         if (std::find(rule_.out[o].begin(), rule_.out[o].end(), factor) == rule_.out[o].end()) summed |= mask(atoms);
       for (std::size_t d = 0; d < rule_.out[o].size(); ++d)
-        check(dim(out, d) == atoms_of(rule_.out[o][d]), fmt::format("output {} is not cut as factor {} is", o, rule_.out[o][d]));
-      check(out.partial == (summed | passing), fmt::format("output {} is not partial over what its rule sums", o));
-      check(summed == 0 || out.reduction == rule_.reduction, fmt::format("output {} has the wrong reduction", o));
+        if (dim(out, d) != atoms_of(rule_.out[o][d])) fail(fmt::format("output {} is not cut as factor {} is", o, rule_.out[o][d]));
+      if (out.partial != (summed | passing)) fail(fmt::format("output {} is not partial over what its rule sums", o));
+      if (summed != 0 && out.reduction != rule_.reduction) fail(fmt::format("output {} has the wrong reduction", o));
     }
   }
 
@@ -51,11 +51,11 @@ class NodeCheck {
   void cut(Value v, const Rule::Factors& factors) {
     for (std::size_t d = 0; d < factors.size(); ++d) {
       const auto& atoms = dim(placement(v), d);
-      check(atoms.empty() || !rule_.is_full(factors[d]),
-            fmt::format("{} cuts factor {}, which must be whole", name_of(graph_, v), factors[d]));
+      if (!atoms.empty() && rule_.is_full(factors[d]))
+        fail(fmt::format("{} cuts factor {}, which must be whole", name_of(graph_, v), factors[d]));
       const auto [known, fresh] = of_.emplace(factors[d], atoms);
-      check(fresh || known->second == atoms,
-            fmt::format("{} cuts factor {} in another way than an operand before", name_of(graph_, v), factors[d]));
+      if (!fresh && known->second != atoms)
+        fail(fmt::format("{} cuts factor {} in another way than an operand before", name_of(graph_, v), factors[d]));
     }
   }
   // What operands are partial over: nothing, the same for all of `add`, or one of `linear`.
@@ -69,13 +69,15 @@ class NodeCheck {
       if (p.partial == 0) continue;
       ++partial;
       linear &= std::find(rule_.linear.begin(), rule_.linear.end(), name) != rule_.linear.end();
-      check(p.reduction == Reduction::sum,
-            fmt::format("{} is a partial {} and passes", name_of(graph_, v), p.reduction == Reduction::max ? "max" : "min"));
-      check((p.partial & used_) == 0, fmt::format("{} is partial over an atom that cuts a factor", name_of(graph_, v)));
-      check(partial == 1 || p.partial == passing, fmt::format("{} is partial over other atoms than an operand before", name_of(graph_, v)));
+      if (p.reduction != Reduction::sum)
+        fail(fmt::format("{} is a partial {} and passes", name_of(graph_, v), p.reduction == Reduction::max ? "max" : "min"));
+      if (p.partial & used_) fail(fmt::format("{} is partial over an atom that cuts a factor", name_of(graph_, v)));
+      if (partial > 1 && p.partial != passing)
+        fail(fmt::format("{} is partial over other atoms than an operand before", name_of(graph_, v)));
       passing = p.partial;
     }
-    check(partial == 0 || (partial == 1 && linear) || (partial == add && add == operands_.size()), "its rule lets no partial pass so");
+    if (!(partial == 0 || (partial == 1 && linear) || (partial == add && add == operands_.size())))
+      fail("its rule lets no partial pass so");
     return passing;
   }
 
@@ -89,12 +91,12 @@ class NodeCheck {
     const auto found = of_.find(factor);
     return found == of_.end() ? none : found->second;
   }
-  void check(bool holds, const std::string& what) const {
-    if (holds) return;
+  [[noreturn]] void fail(const std::string& what) const {
     std::vector<std::string> in, out;
     for (const Value v : node_.in) in.push_back(v ? fmt::format("{} : {}", name_of(graph_, v), print(graph_.type(v), graph_.mesh)) : "_");
     for (const Value v : node_.out) out.push_back(fmt::format("{} : {}", name_of(graph_, v), print(graph_.type(v), graph_.mesh)));
-    SHEAF_CHECK(holds, "{}({}) -> {}: {}; its rule is {}", node_.op->name, join(in, ", "), join(out, ", "), what, rule_.print());
+    throw InternalError(
+        fmt::format("{}({}) -> {}: {}; its rule is {}", node_.op->name, join(in, ", "), join(out, ", "), what, rule_.print()));
   }
 
   const Graph& graph_;

@@ -18,7 +18,7 @@ class Dense {
     const Value ids = b_.input("ids", DType::i32, {shape.rows, shape.seq_len}),
                 labels = b_.input("labels", DType::i32, {shape.rows, shape.seq_len});
     const Value positions = b_.input("positions", DType::i32, {shape.rows, shape.seq_len});
-    if (shape.documents) ends_ = b_.input("document_ends", DType::i32, {shape.rows, shape.documents});
+    if (shape.documents) ends_ = b_.input("document_ends", DType::i32, {shape.rows, shape.documents}, "b c");
     const Rope rope = rope_frequencies(c_.rope, c_.head_dim, shape.seq_len);
     const auto num_freqs = static_cast<std::int64_t>(rope.inv_freq.size());
     const Value inv_freq = b_.constant("rope.inv_freq", DType::fp32, {num_freqs}, {rope.inv_freq.begin(), rope.inv_freq.end()});
@@ -93,7 +93,7 @@ class Dense {
 
   Value parameter(const std::string& name, const Shape& shape, const char* init, const Shape& in_file) {
     const Value v = b_.parameter(name, shape, init, c_.initializer_range);
-    if (shape != in_file) b_.graph()[b_.graph().find(name)].attrs.set("file_shape", Text(fmt::format("{}", fmt::join(in_file, " "))));
+    if (shape != in_file) b_.graph()[b_.graph().find(name)].attrs.set("file_shape", Text(fmt::format("[{}]", fmt::join(in_file, " "))));
     return v;
   }
 

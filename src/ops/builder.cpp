@@ -13,9 +13,9 @@ Results Builder::call(const OpDef& op, Values in, Attrs attrs, std::string note)
   return Results(graph_.append(segment_, op, std::move(in), std::move(attrs), std::move(note)));
 }
 
-Value Builder::input(std::string name, DType dtype, Shape shape) {
+Value Builder::input(std::string name, DType dtype, Shape shape, Text dims) {
   shape.insert(shape.begin(), 1);
-  const Value rows = graph_.declare(ValueKind::input, std::move(name), {dtype, std::move(shape), {}});
+  const Value rows = graph_.declare(ValueKind::input, std::move(name), {dtype, std::move(shape), {}}, {{"dims", std::move(dims)}});
   return micro_batch(rows, argument("micro_batch", DType::i32));
 }
 

@@ -28,8 +28,8 @@ class Builder {
 
   // ---- declarations
   // Rows of a micro-batch: the step's rows are the input [M, shape...], the result is its slice for the current micro-batch. The graph
-  // is first built for M = 1; the pass micro_batches sets M.
-  Value input(std::string name, DType dtype, Shape shape);
+  // is first built for M = 1; the pass micro_batches sets M. dims: a letter for each dim of `shape`; b are rows, s tokens of a row.
+  Value input(std::string name, DType dtype, Shape shape, Text dims = "b s");
   // A weight, named as in the HF folder, dims split and never merged. init: "normal" (std), "zeros" or "ones".
   // Returns what ops see: @name in fp32 or frozen, the derived @name.c otherwise.
   Value parameter(const std::string& name, Shape shape, const std::string& init, double std = 0);

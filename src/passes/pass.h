@@ -13,6 +13,8 @@ struct Options {
   // optimize
   bool decoupled_decay = true;
   double eps = 1e-8, weight_decay = 0, clip = 1.0;
+  // anchor: "mesh ... axes ..." as graphs print it, and HuggingFace's tp_plan; empty: one rank
+  std::string mesh, tp_plan;
   // micro_batches
   std::int64_t num_micro_batches = 1;
 
@@ -40,6 +42,7 @@ Graph fuse_softmax_grad(Graph graph, const Options& options);
 Graph optimize(Graph graph, const Options& options);
 Graph micro_batches(Graph graph, const Options& options);
 Graph flatten(Graph graph, const Options& options);
+Graph anchor(Graph graph, const Options& options);
 Graph propagate(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 

@@ -17,6 +17,7 @@ const std::vector<Pass>& training_passes() {
       // Before dead code goes: the pattern needs both gradients of the logits, and its fusion is what makes one of them dead.
       {"fuse_softmax_grad", fuse_softmax_grad, "cross-entropy's two gradients of the logits become one op"},
       {"optimize", optimize, "adds the end of the step: norm, clipping, commit flag, AdamW, metrics"},
+      {"anchor", anchor, "on a mesh: placements of states by the tensor-parallel plan, of inputs by rows and tokens"},
       // Before micro_batches: each node is placed once, not once in `first` and once in `rest`. Before dead code goes: what nothing reads
       // returns home in vain.
       {"propagate", propagate, "every value gets its placement, from those of states and inputs; reshards where placements disagree",
@@ -77,6 +78,8 @@ static void visit(V&& v, auto& options) {
   v("eps", options.eps);
   v("weight_decay", options.weight_decay);
   v("clip", options.clip);
+  v("mesh", options.mesh);
+  v("tp_plan", options.tp_plan);
   v("num_micro_batches", options.num_micro_batches);
 }
 

@@ -133,8 +133,7 @@ TEST(Models, states_have_the_names_and_shapes_of_the_file) {
       ++found;
       ASSERT_TRUE(fixture.model.contains(state.name)) << state.name;
       const at::Tensor& tensor = fixture.model.at(state.name);
-      EXPECT_EQ(state.attrs.has("file_shape") ? state.attrs.text("file_shape") : text(state.type.shape), text(tensor.sizes().vec()))
-          << state.name;
+      EXPECT_EQ(file_shape(state), tensor.sizes().vec()) << state.name;
       EXPECT_EQ(num_elements(state.type.shape), tensor.numel()) << state.name;
     }
     EXPECT_EQ(found, fixture.model.size()) << name;

@@ -118,46 +118,11 @@ class LockStep {
   std::map<int, Pieces> pieces_;
 };
 
-// The family's own plan, for the states and what derives from them, and the rows of the inputs.
-void anchor(Graph& graph, const Mesh& mesh) {
-  graph.mesh = mesh;
-  const auto axis = [&](std::string_view name) {
-    for (const Mesh::Axis& a : mesh.axes)
-      if (a.name == name) return a.atoms;
-    return std::vector<Atom>{};
-  };
-  const auto has = [](const std::string& name, const char* part) { return name.find(part) != std::string::npos; };
-  const auto heads = [&](const Shape& shape, std::size_t hk, std::optional<std::size_t> r, Placement& p) {
-    std::int64_t pieces = 1, more = 1;
-    for (const Atom atom : axis("tp")) {
-      const std::int64_t size = mesh.atoms[atom].size;
-      if (shape[hk] % (pieces * size) == 0)
-        p.dims[hk].push_back(atom), pieces *= size;
-      else if (r && shape[*r] % (more * size) == 0)
-        p.dims[*r].push_back(atom), more *= size;
-    }
-  };
-  for (const Value v : graph.all(ValueKind::state)) {
-    const std::string& name = graph[v].name;
-    const Shape& shape = graph.type(v).shape;
-    Placement p;
-    p.dims.resize(shape.size());
-    const bool weight = has(name, ".weight");
-    if (has(name, "q_proj"))
-      heads(shape, 0, 1, p);
-    else if (has(name, "k_proj") || has(name, "v_proj"))
-      heads(shape, 0, std::nullopt, p);
-    else if (has(name, "o_proj") && weight)
-      heads(shape, 1, 2, p);
-    else if (has(name, "gate_proj") || has(name, "up_proj") || has(name, "embed_tokens") || has(name, "lm_head"))
-      p.dims[0] = axis("tp");
-    else if (has(name, "down_proj") && weight)
-      p.dims[1] = axis("tp");
-    graph[v].type.placement = p;
-  }
-  for (const Value v : graph.all(ValueKind::input))
-    graph[v].type.placement.dims = {{}, axis("dp"), graph[v].name == "document_ends" ? std::vector<Atom>{} : axis("sp")};
-}
+// The plan that the configurations of these families name, and the vocabulary over tp.
+constexpr const char* kPlan =
+    "layers.*.self_attn.q_proj colwise; layers.*.self_attn.k_proj colwise; layers.*.self_attn.v_proj colwise; "
+    "layers.*.self_attn.o_proj rowwise; layers.*.mlp.gate_proj colwise; layers.*.mlp.up_proj colwise; layers.*.mlp.down_proj rowwise; "
+    "embed_tokens embedding_rowwise";
 
 struct Shapes {
   std::int64_t heads, kv_heads, rows = 4, seq = 6, documents = 0;
@@ -178,16 +143,13 @@ Graph step_of(const Shapes& shapes, const std::string& mesh) {
                        {"tie_word_embeddings", shapes.tied},
                        {"rms_norm_eps", 1e-6}};
   Graph graph = build_model(config, {.rows = shapes.rows, .seq_len = shapes.seq, .documents = shapes.documents}, DType::fp32);
-  std::vector<Pass> before, after;
-  for (const Pass& pass : training_passes()) {
-    if (pass.name == "flatten") continue;    // storage
-    (pass.name == "propagate" || !after.empty() ? after : before).push_back(pass);
-  }
+  std::vector<Pass> passes = training_passes();
+  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage
   Options options;
   options.num_micro_batches = shapes.micro_batches;
-  graph = RunPasses{}(std::move(graph), before, options);
-  if (!mesh.empty()) anchor(graph, parse_mesh(mesh));
-  return RunPasses{}(std::move(graph), after, options);
+  options.mesh = mesh;
+  options.tp_plan = std::string(kPlan) + (shapes.tied ? "" : "; lm_head colwise_gather_output");
+  return RunPasses{}(std::move(graph), passes, options);
 }
 
 at::Tensor input(const std::string& name, const Shape& shape, std::mt19937_64& rng) {

@@ -1,0 +1,179 @@
+// anchor: gives states and inputs their placements on a mesh; what follows from them is propagate's.
+//
+// On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
+//           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number.
+// On exit:  graph.mesh; every state has its use placement, a state derived from another (@w.m, @w.c, ...) that one's; inputs are cut by
+// rows
+//           over dp and by tokens over sp.
+//
+// A weight of a HuggingFace file is [out, in]; our states split either into dims (q: [hk, r, d, H]). colwise cuts the dims of `out`,
+// rowwise those of `in`. Heads are cut whole: atoms go to hk while their product divides it, then to r, never to d. What divides neither is
+// cut unevenly where there are enough heads; keys and values with fewer heads than ranks are replicated.
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+namespace {
+
+enum class Cut { out, in, none };
+
+// Collective-only styles anchor nothing: propagation finds the collectives. reference: transformers' tensor-parallel styles, old and new
+// spellings.
+const std::map<std::string_view, Cut> kStyles = {
+    {"colwise", Cut::out},
+    {"colwise_gather_output", Cut::out},
+    {"colwise_rep", Cut::out},
+    {"packed_colwise", Cut::out},    // the loader takes packed tensors apart
+    {"local_colwise", Cut::out},
+    {"rowwise", Cut::in},
+    {"rowwise_split_input", Cut::in},
+    {"rowwise_rep", Cut::in},
+    {"packed_rowwise", Cut::in},
+    {"local_rowwise", Cut::in},
+    {"local_packed_rowwise", Cut::in},
+    {"embedding_rowwise", Cut::out},    // of the table: the vocabulary
+    {"embedding_colwise", Cut::in},
+    {"replicated", Cut::none},
+    {"replicate", Cut::none},
+    {"replicated_with_grad_allreduce", Cut::none},
+    {"sequence_parallel", Cut::none},
+    {"gather", Cut::none},
+    {"local", Cut::none},
+    {"mla_kv_a_proj", Cut::none},
+    {"ep_router", Cut::none},
+    {"moe_tp_experts", Cut::none},
+    {"moe_identity_expert", Cut::none},
+};
+
+struct PlanEntry {
+  std::string pattern;
+  Cut cut;
+};
+
+std::vector<PlanEntry> parse_plan(const std::string& text) {
+  std::vector<PlanEntry> plan;
+  std::vector<std::string> styles;
+  for (const auto& [name, cut] : kStyles) styles.emplace_back(name);
+  for (const std::string& entry : split(text, ';')) {
+    const std::string line(trimmed(entry));
+    if (line.empty()) continue;
+    const std::size_t blank = line.rfind(' ');
+    if (blank == std::string::npos) user_error("tp_plan: {} is no \"PATTERN STYLE\"", quote(line));
+    const std::string style = line.substr(blank + 1);
+    const auto found = kStyles.find(style);
+    if (found == kStyles.end())
+      user_error("tp_plan: {}: unknown style {}{}", line.substr(0, blank), quote(style), did_you_mean(style, styles));
+    plan.push_back({std::string(trimmed(std::string_view(line).substr(0, blank))), found->second});
+  }
+  return plan;
+}
+
+// "layers.*.mlp.up_proj" matches the parameters of model.layers.3.mlp.up_proj, with or without the prefix of the base model.
+bool matches(std::string_view pattern, std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return false;
+  const auto pattern_parts = split(pattern, '.'), parts = split(name.substr(0, dot), '.');
+  const std::size_t skipped = parts.size() == pattern_parts.size() + 1 && parts[0] == "model" ? 1 : 0;
+  if (parts.size() != pattern_parts.size() + skipped) return false;
+  for (std::size_t i = 0; i < pattern_parts.size(); ++i)
+    if (pattern_parts[i] != "*" && pattern_parts[i] != parts[i + skipped]) return false;
+  return true;
+}
+
+class Anchors {
+ public:
+  Anchors(Graph& graph, const Options& options) : graph_(graph), plan_(parse_plan(options.tp_plan)), matched_(plan_.size()) {
+    graph.mesh = parse_mesh(options.mesh);
+    for (const Mesh::Axis& axis : graph.mesh.axes) axes_[axis.name] = axis.atoms;
+  }
+
+  void run() {
+    for (const Value v : graph_.all(ValueKind::state)) {
+      const ValueInfo& info = graph_[v];
+      const Value of = info.attrs.has("of") ? graph_.find(info.attrs.text("of")) : Value{};
+      graph_[v].type.placement = of ? graph_.type(of).placement : state_placement(info);
+    }
+    for (const Value v : graph_.all(ValueKind::input)) {
+      Placement& p = graph_[v].type.placement;
+      p.dims = {{}};    // micro-batches follow one another in time
+      for (const std::string& dim : split(graph_[v].attrs.text("dims"), ' '))
+        p.dims.push_back(axes_[dim == "b" ? "dp" : dim == "s" ? "sp" : ""]);
+    }
+    for (std::size_t i = 0; i < plan_.size(); ++i)
+      if (!matched_[i]) no_match(plan_[i].pattern);
+  }
+
+ private:
+  Placement state_placement(const ValueInfo& info) {
+    Placement p;
+    p.dims.resize(info.type.shape.size());
+    for (std::size_t i = 0; i < plan_.size(); ++i) {
+      if (!matches(plan_[i].pattern, info.name)) continue;
+      matched_[i] = true;
+      // [out] or [out, in] of the file, as runs of our dims.
+      const std::vector<std::size_t> ends = group_ends(info);
+      if (plan_[i].cut == Cut::out) cut(info.type.shape, 0, ends[0], p);
+      if (plan_[i].cut == Cut::in && ends.size() == 2) cut(info.type.shape, ends[0], ends[1], p);    // a bias has no `in`
+      return p;
+    }
+    return p;
+  }
+  std::vector<std::size_t> group_ends(const ValueInfo& info) const {
+    const Shape& shape = info.type.shape;
+    std::vector<std::size_t> ends;
+    std::size_t d = 0;
+    for (const std::int64_t extent : file_shape(info)) {
+      std::int64_t product = 1;
+      do product *= shape[d++];
+      while (product < extent && d < shape.size());
+      ends.push_back(d);
+    }
+    return ends;
+  }
+  // The dims [begin, end) of a state over tp.
+  void cut(const Shape& shape, std::size_t begin, std::size_t end, Placement& p) {
+    const std::vector<Atom>& atoms = axes_["tp"];
+    if (end - begin == 1) {
+      p.dims[begin] = atoms;
+      return;
+    }
+    std::vector<std::int64_t> pieces(shape.size(), 1);
+    for (const Atom atom : atoms) {
+      const std::int64_t size = graph_.mesh.atoms[atom].size;
+      const auto take = [&](auto&& fits) {    // of the dims of heads: all of the group but the last
+        for (std::size_t d = begin; d + 1 < end; ++d)
+          if (fits(d)) {
+            p.dims[d].push_back(atom), pieces[d] *= size;
+            return true;
+          }
+        return false;
+      };
+      take([&](std::size_t d) { return shape[d] % (pieces[d] * size) == 0; }) ||
+          take([&](std::size_t d) { return shape[d] >= pieces[d] * size; });
+    }
+  }
+  [[noreturn]] void no_match(const std::string& pattern) const {
+    std::vector<std::string> names;
+    for (const Value v : graph_.all(ValueKind::state))
+      if (graph_[v].attrs.has("trainable")) names.push_back(graph_[v].name);
+    user_error("tp_plan: {} matches no parameter; the nearest is {}", quote(pattern), quote(nearest(pattern, names)));
+  }
+
+  Graph& graph_;
+  std::vector<PlanEntry> plan_;
+  std::vector<bool> matched_;
+  std::map<std::string, std::vector<Atom>> axes_;
+};
+
+}    // namespace
+
+Graph anchor(Graph graph, const Options& options) {
+  if (!options.mesh.empty()) Anchors(graph, options).run();
+  return graph;
+}
+
+}    // namespace sheaf
