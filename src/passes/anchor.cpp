@@ -157,10 +157,18 @@ class Anchors {
     }
   }
   [[noreturn]] void no_match(const std::string& pattern) const {
-    std::vector<std::string> names;
-    for (const Value v : graph_.all(ValueKind::state))
-      if (graph_[v].attrs.has("trainable")) names.push_back(graph_[v].name);
-    user_error("tp_plan: {} matches no parameter; the nearest is {}", quote(pattern), quote(nearest(pattern, names)));
+    std::vector<std::string> patterns;    // that would match
+    for (const Value v : graph_.all(ValueKind::state)) {
+      std::vector<std::string> parts = split(graph_[v].name, '.');
+      if (!graph_[v].attrs.has("trainable") || parts.size() < 2) continue;
+      parts.pop_back();
+      if (parts[0] == "model") parts.erase(parts.begin());
+      for (std::string& part : parts)
+        if (part.find_first_not_of("0123456789") == std::string::npos) part = "*";
+      if (std::find(patterns.begin(), patterns.end(), join(parts, ".")) == patterns.end()) patterns.push_back(join(parts, "."));
+    }
+    const std::string hint = did_you_mean(pattern, patterns);
+    user_error("tp_plan: {} matches no parameter{}", quote(pattern), hint.empty() ? "; the model has " + join(patterns, ", ") : hint);
   }
 
   Graph& graph_;
