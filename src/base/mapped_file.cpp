@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 #include <utility>
@@ -39,7 +40,16 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(forgotten_, other.forgotten_);
   return *this;
+}
+
+void MappedFile::forget(std::size_t end) {
+  constexpr std::size_t kStep = std::size_t{1} << 26;    // a multiple of the page size of any machine
+  const std::size_t whole = std::min(end, size_) / kStep * kStep;
+  if (whole <= forgotten_) return;
+  ::madvise(const_cast<std::byte*>(data_) + forgotten_, whole - forgotten_, MADV_DONTNEED);    // advice: a refusal changes no result
+  forgotten_ = whole;
 }
 
 MappedFile::~MappedFile() {

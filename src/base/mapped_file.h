@@ -16,11 +16,13 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Bytes before `end` will not be read soon: their pages leave the process's memory. Reading them again is right, but slow.
+  void forget(std::size_t end);
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;    // nullptr: an empty file, which cannot be mapped
-  std::size_t size_ = 0;
+  std::size_t size_ = 0, forgotten_ = 0;
 };
 
 }    // namespace sheaf

@@ -20,6 +20,7 @@ class PlainStream : public ByteStream {
   std::string_view next() override {
     const auto rest = file_.bytes().subspan(done_);
     const auto block = rest.first(std::min(kBlock, rest.size()));
+    file_.forget(done_);    // what was given before
     done_ += block.size();
     return {reinterpret_cast<const char*>(block.data()), block.size()};
   }
@@ -39,6 +40,7 @@ class DecodedStream : public ByteStream {
   std::int64_t size() const override { return static_cast<std::int64_t>(file_.bytes().size()); }
   std::string_view next() override {
     std::size_t written = 0;
+    file_.forget(done_);
     while (written < out_.size()) {
       if (between_ && done_ == file_.bytes().size() && done_ > 0) break;
       const auto [read, wrote] = decode(file_.bytes().subspan(done_), written);

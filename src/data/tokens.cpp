@@ -34,13 +34,14 @@ std::string content_hash(const std::string& path, const std::string& identity, c
   add(identity);
   constexpr std::size_t kBlock = std::size_t{1} << 24;
   for (const std::string& name : text_files(path)) {
-    const MappedFile file(name);
+    MappedFile file(name);
     // What parts the files of a folder; a file alone has the same tokens wherever it lies.
     if (name != path) add(fmt::format("|{}|{}|", name.substr(path.size()), file.bytes().size()));
     for (std::size_t begin = 0; begin < file.bytes().size(); begin += kBlock) {
       if (stop.load()) throw Interrupted();
       const auto block = file.bytes().subspan(begin, std::min(kBlock, file.bytes().size() - begin));
       XXH3_128bits_update(state.get(), block.data(), block.size());
+      file.forget(begin + block.size());
     }
   }
   const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
