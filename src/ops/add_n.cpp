@@ -6,7 +6,9 @@
 
 namespace sheaf {
 
-static std::string add_n_rule(const Attrs&, const Types& in) { return join(std::vector<std::string>(in.size(), ".."), ", ") + " -> ..; add x"; }
+static std::string add_n_rule(const Attrs&, const Types& in) {
+  return join(std::vector<std::string>(in.size(), ".."), ", ") + " -> ..; add x";
+}
 
 OpDef add_n() {
   return {.doc = "sum of all operands",

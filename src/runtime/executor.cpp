@@ -64,8 +64,8 @@ struct Executor::Impl {
   ExecutorOptions options;
   MemoryPlan memory;
   std::array<std::vector<Call>, kSegments.size()> calls;
-  at::Tensor persistent, arena;     // bytes
-  at::Tensor shared;                // the persistent block of the executor beside
+  at::Tensor persistent, arena;    // bytes
+  at::Tensor shared;               // the persistent block of the executor beside
   bool owns_arena = true;
   std::vector<at::Tensor> views;    // by Value::id
   std::int64_t num_micro_batches = 1;
@@ -366,7 +366,10 @@ std::string Executor::describe() const {
       for (const Value v : call.node->out) {
         const Place& p = impl_->memory.places[static_cast<std::size_t>(v.id)];
         out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}),
-                                  p.block == Block::arena ? "arena+" : p.block == Block::shared ? "beside+" : "state+", p.offset));
+                                  p.block == Block::arena    ? "arena+"
+                                  : p.block == Block::shared ? "beside+"
+                                                             : "state+",
+                                  p.offset));
       }
       rows.push_back({std::string(name(s)), std::string(call.node->op->name), std::string(call.kernel()), join(out, ", "),
                       human_bytes(static_cast<double>(call.scratch_bytes))});

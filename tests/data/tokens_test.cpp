@@ -105,9 +105,9 @@ TEST(TokensErrors, a_corpus_without_text) {
 }
 TEST(TokensErrors, unknown_kinds_and_missing_files) {
   const TemporaryFolder folder;
-  EXPECT_USER_ERROR(
-      open_tokens("c.parquet", bytes()),
-      "c.parquet: unknown kind of corpus '.parquet'; wanted .txt or .jsonl, plain or with .gz or .zst, a folder of them, or .bin with its .idx");
+  EXPECT_USER_ERROR(open_tokens("c.parquet", bytes()),
+                    "c.parquet: unknown kind of corpus '.parquet'; wanted .txt or .jsonl, plain or with .gz or .zst, a folder of them, or "
+                    ".bin with its .idx");
   EXPECT_USER_ERROR(open_tokens("c.idx", bytes()), "c.idx: is an index; name the .bin file");
   for (const auto* name : {"none.txt", "none.jsonl", "none.bin"})
     EXPECT_USER_ERROR(open_tokens(folder / name, bytes()), folder / name + ": cannot be read: No such file");
