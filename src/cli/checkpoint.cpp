@@ -1,10 +1,7 @@
 // sheaf checkpoint show | verify | export PATH
 #include "checkpoint/checkpoint.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -15,6 +12,7 @@
 #include "checkpoint/export.h"
 #include "checkpoint/safetensors.h"
 #include "cli/commands.h"
+#include "engine/progress_line.h"
 
 namespace sheaf {
 namespace {
@@ -89,33 +87,22 @@ int show(const std::string& path, bool list_tensors, bool json) {
   return 0;
 }
 
-// A line on the terminal, rewritten at most ten times a second: bytes, rate, time left. Nothing in a pipe.
+// Nothing in a pipe.
 class ByteProgress {
  public:
   explicit ByteProgress(std::string verb) : verb_(std::move(verb)) {}
-  ~ByteProgress() {
-    if (drawn_) std::fputs("\r\033[K", stderr);
-  }
-  ByteProgress(const ByteProgress&) = delete;
-  ByteProgress& operator=(const ByteProgress&) = delete;
-
   void operator()(std::int64_t done, std::int64_t all) {
-    const double now = seconds();
-    if (!terminal_ || now - last_ < 0.1) return;
-    last_ = now, drawn_ = true;
-    const double rate = static_cast<double>(done) / std::max(now, 1e-9);
-    std::fprintf(stderr, "\r%s %s of %s, %.0f MB/s, eta %s\033[K", verb_.c_str(), human_bytes(static_cast<double>(done)).c_str(),
-                 human_bytes(static_cast<double>(all)).c_str(), rate * 1e-6,
-                 human_time(static_cast<double>(all - done) / std::max(rate, 1.0)).c_str());
-    std::fflush(stderr);
+    if (!line_.due()) return;
+    const double rate = static_cast<double>(done) / line_.seconds();
+    line_.show(fmt::format("{} {} of {}, {:.0f} MB/s, eta {}", verb_, human_bytes(static_cast<double>(done)),
+                           human_bytes(static_cast<double>(all)), rate * 1e-6,
+                           human_time(static_cast<double>(all - done) / std::max(rate, 1.0))));
   }
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  double seconds() const { return line_.seconds(); }
 
  private:
   std::string verb_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-  double last_ = 0;
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1, drawn_ = false;
+  ProgressLine line_{ProgressLine::AtEnd::goes, ProgressLine::InPipe::nothing};
 };
 
 int verify(const std::string& path) {

@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 #include "engine/corpus.h"
 #include "engine/evaluation.h"
+#include "engine/progress_line.h"
 #include "engine/weights.h"
 #include "models/model_config.h"
 
@@ -70,36 +71,6 @@ class LogprobsFile {
   bool finished_ = false;
 };
 
-// One line on stderr, so that stdout is the result alone: rewritten on a terminal, every ten seconds in a pipe.
-class EvalLine {
- public:
-  explicit EvalLine(std::int64_t rows) : rows_(rows) {}
-  ~EvalLine() {
-    if (open_) std::fputs("\r\033[K", stderr);
-  }
-  EvalLine(const EvalLine&) = delete;
-  EvalLine& operator=(const EvalLine&) = delete;
-
-  void show(std::int64_t done) {
-    const auto now = Clock::now();
-    if (now - shown_ < (terminal_ ? std::chrono::milliseconds(200) : std::chrono::seconds(10))) return;
-    shown_ = now;
-    const double seconds = std::chrono::duration<double>(now - begin_).count();
-    const double left = seconds * static_cast<double>(rows_ - done) / static_cast<double>(done);
-    const std::string text =
-        fmt::format("{} of {} rows  {:.1f} rows/s  eta {}", done, rows_, static_cast<double>(done) / seconds, human_time(left));
-    open_ = terminal_;
-    std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", text.c_str());
-    std::fflush(stderr);
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  std::int64_t rows_;
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1, open_ = false;
-  Clock::time_point begin_ = Clock::now(), shown_ = Clock::now();
-};
-
 int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
   const DeviceKind device = a.device.empty() ? default_device() : a.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
   check_device(device);
@@ -125,11 +96,14 @@ int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
   if (!a.logprobs.empty()) logprobs.emplace(a.logprobs, rows.count(), rows.seq_len());
   Evaluation result;
   {
-    EvalLine line(rows.count());
+    ProgressLine line(ProgressLine::AtEnd::goes);
     result = evaluator.run(
         [&](const Evaluator::Batch& batch) {
           if (logprobs) logprobs->write(batch);
-          line.show(batch.first_row + batch.rows);
+          if (!line.due()) return;
+          const auto done = static_cast<double>(batch.first_row + batch.rows), all = static_cast<double>(rows.count());
+          line.show(fmt::format("{:.0f} of {:.0f} rows  {:.1f} rows/s  eta {}", done, all, done / line.seconds(),
+                                human_time(line.seconds() * (all - done) / done)));
         },
         &stop);
   }

@@ -1,26 +1,42 @@
 #pragma once
-// What a person sees while text is tokenized, on stderr: one line that is rewritten on a terminal, a line every ten seconds in a pipe.
+// What a person sees of long work that is no training, on stderr, so that stdout is the result alone: one line that is rewritten.
 #include <chrono>
 #include <string>
+#include <utility>
 
 #include "data/tokenize.h"
 
 namespace sheaf {
 
-class TokenizeLine {
+class ProgressLine {
  public:
-  explicit TokenizeLine(std::string path);
-  ~TokenizeLine();    // leaves the cursor on a line of its own
-  TokenizeLine(const TokenizeLine&) = delete;
-  TokenizeLine& operator=(const TokenizeLine&) = delete;
+  enum class AtEnd { stays, goes };    // the last line on a terminal
+  enum class InPipe { every_10_s, nothing };
+  explicit ProgressLine(AtEnd at_end, InPipe in_pipe = InPipe::every_10_s);
+  ~ProgressLine();    // leaves the cursor on a fresh line
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
 
-  void show(const TextProgress& progress);    // cheap where no line is due
+  bool due() const;                      // cheap: asked before a text is made; five times a second on a terminal
+  void show(const std::string& text);    // now
+  double seconds() const;                // since the start
 
  private:
   using Clock = std::chrono::steady_clock;
-  std::string path_;
+  AtEnd at_end_;
+  InPipe in_pipe_;
   bool terminal_, open_ = false;
-  Clock::time_point begin_ = Clock::now(), shown_ = Clock::now();
+  Clock::time_point begin_ = Clock::now(), shown_ = begin_;
+};
+
+class TokenizeLine {
+ public:
+  explicit TokenizeLine(std::string path) : path_(std::move(path)) {}
+  void show(const TextProgress& progress);    // cheap where no line is due
+
+ private:
+  std::string path_;
+  ProgressLine line_{ProgressLine::AtEnd::stays};
 };
 
 // "3 documents, 1.2M tokens, 400.0k of them count for the loss"

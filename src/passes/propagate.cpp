@@ -13,7 +13,6 @@
 //   3  A partial passes where the rule says so (linear, add); otherwise it is reduced, onto whatever shard the op wants.
 //   4  A value noted `residual` lies at [dp | sp.tp | .]; an accumulator lies as its state and keeps what its value is partial over.
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <optional>
 
