@@ -45,12 +45,6 @@ const char* const kFixtures[] = {"llama",
 // Two fp32 programs that differ in the order of sums.
 constexpr double kTolerance = 1e-5;
 
-std::string text(const Shape& shape) {
-  std::vector<std::string> parts;
-  for (const auto extent : shape) parts.push_back(std::to_string(extent));
-  return join(parts, " ");
-}
-
 class Oracle : public ::testing::TestWithParam<const char*> {};
 
 }    // namespace
