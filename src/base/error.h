@@ -13,6 +13,11 @@ struct UserError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The run cannot go on because of another rank: it failed, or did not come in time. Says which rank, what was waited for and how long.
+struct RankFailure : UserError {
+  using UserError::UserError;
+};
+
 // A bug of ours. The message says file, line and what was violated; the pass runner puts the pass and the dump in front.
 struct InternalError : std::logic_error {
   using std::logic_error::logic_error;
