@@ -67,6 +67,9 @@ struct Graph {
   Node make_node(const OpDef& op, Values in, Attrs attrs = {}, std::string note = {});
 
   Types types(const Values& in) const;
+  // The largest piece of v that a rank holds, in elements and bytes: what its buffer has on every rank.
+  std::int64_t local_elements(Value v) const { return num_elements(largest_local_shape(type(v).shape, type(v).placement, mesh)); }
+  std::int64_t local_bytes(Value v) const { return local_elements(v) * size_bytes(type(v).dtype); }
 
  private:
   std::map<std::string, Value, std::less<>> names_;
@@ -83,8 +86,9 @@ std::string name_of(const Graph& graph, Value v);                // "@w" or "%12
 // L0: every operand is defined before its use in its segment or one that runs before it; no value twice; only states, accumulators
 //     and prologue results cross segments. L1: types are what the rules infer; every trainable state has a gradient (see verify.cpp).
 // L2: placed: in every node the operands and outputs lie as its rule says for one assignment of atoms to its factors, and partials pass
-//     where the rule lets them. Nothing to check on a mesh without atoms.
-enum class Level { l0 = 0, l1 = 1, l2 = 2 };
+//     where the rule lets them. L3: local: no reshard is left, and every collective does what its placements say. Nothing to check for
+//     either on a mesh without atoms.
+enum class Level { l0 = 0, l1 = 1, l2 = 2, l3 = 3 };
 void verify(const Graph& graph, Level level);    // throws InternalError naming the node
 
 }    // namespace sheaf

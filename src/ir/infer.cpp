@@ -66,6 +66,11 @@ double bytes(const std::vector<Type>& out, const Types& in) {
   return total;
 }
 
+bool is_move(const OpDef& op) {
+  constexpr std::string_view kMoves[] = {"reshard", "all_gather", "all_reduce", "all_to_all", "reduce_scatter", "slice", "to_partial"};
+  return std::find(std::begin(kMoves), std::end(kMoves), op.name) != std::end(kMoves);
+}
+
 bool is_elementwise(const OpDef& op) {
   if (op.rule_of || op.extent_of) return false;
   const Rule rule = Rule::parse(op.rule);

@@ -91,6 +91,9 @@ std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in);
 double flops(const OpDef& op, const Attrs& attrs, const Types& in);
 double bytes(const std::vector<Type>& out, const Types& in);
 
+// Takes tensors from one placement to another: reshard, and the ops that it is lowered to.
+bool is_move(const OpDef& op);
+
 // Every dim of every operand and output is the same `..`, or no dim at all (a scalar): works element by element on flat storage.
 bool is_elementwise(const OpDef& op);
 

@@ -6,7 +6,8 @@
 
 namespace sheaf {
 
-void verify_placements(const Graph& graph);    // verify_placements.cpp
+void verify_placements(const Graph& graph);
+void verify_moves(const Graph& graph);    // verify_placements.cpp
 
 namespace {
 
@@ -85,6 +86,7 @@ void verify(const Graph& graph, Level level) {
   verify_gradients(graph);
   if (level < Level::l2 || graph.mesh.atoms.empty()) return;
   verify_placements(graph);
+  if (level >= Level::l3) verify_moves(graph);
 }
 
 }    // namespace sheaf

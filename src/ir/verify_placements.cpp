@@ -9,14 +9,9 @@
 namespace sheaf {
 
 void verify_placements(const Graph& graph);
+void verify_moves(const Graph& graph);
 
 namespace {
-
-std::uint32_t mask(const std::vector<Atom>& atoms) {
-  std::uint32_t m = 0;
-  for (const Atom atom : atoms) m |= std::uint32_t{1} << atom;
-  return m;
-}
 
 class NodeCheck {
  public:
@@ -24,6 +19,8 @@ class NodeCheck {
       : graph_(graph), node_(node), rule_(rule_for(*node.op, node.attrs, graph.types(node.in))) {}
 
   void run() {
+    for (const Value v : node_.in)
+      if (v && !placement(v).flat.empty()) return run_flat(placement(v));
     std::size_t p = 0;
     for (std::size_t i = 0; i < node_.in.size(); ++i)
       if (node_.in[i]) {
@@ -48,6 +45,18 @@ class NodeCheck {
   }
 
  private:
+  // An elementwise op on flat pieces: all tensors lie alike, scalars are whole.
+  void run_flat(const Placement& flat) const {
+    if (!is_elementwise(*node_.op)) fail("takes no flat pieces");
+    for (std::size_t i = 0; i < node_.in.size(); ++i)
+      if (node_.in[i] && !same(placement(node_.in[i]), rule_.in[i].empty() ? Placement{} : flat))
+        fail(fmt::format("{} lies elsewhere than the flat operand", name_of(graph_, node_.in[i])));
+    for (std::size_t o = 0; o < node_.out.size(); ++o) {
+      Placement wanted = flat;
+      if (rule_.out[o].empty()) wanted = {.dims = {}, .partial = flat.cut(), .reduction = rule_.reduction};
+      if (!same(placement(node_.out[o]), wanted)) fail(fmt::format("output {} does not lie as its flat operand says", o));
+    }
+  }
   void cut(Value v, const Rule::Factors& factors) {
     for (std::size_t d = 0; d < factors.size(); ++d) {
       const auto& atoms = dim(placement(v), d);
@@ -111,17 +120,45 @@ class NodeCheck {
 
 void verify_placements(const Graph& graph) {
   const auto placement = [&](Value v) { return graph.type(v).placement; };
+  std::vector<bool> packed(graph.values.size());    // of one rank's storage, and what is computed from it: no global tensors
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
-      if (node.op->name == "reshard") continue;    // from anywhere to anywhere
+      const bool of_packs =
+          node.op->name == "pack" || std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && packed[static_cast<std::size_t>(v.id)]; });
+      if (of_packs)
+        for (const Value v : node.out)
+          if (!graph.type(v).shape.empty()) packed[static_cast<std::size_t>(v.id)] = true;
+      if (of_packs || is_move(*node.op)) continue;
       if (node.op->name != "set" && node.op->name != "accumulate") {
         NodeCheck(graph, node).run();
         continue;
       }
       const Placement target = placement(node.in[0]), value = placement(node.in[1]);
-      SHEAF_CHECK(target.dims == value.dims && target.partial == value.partial, "{} {}: lies at {}, its value {} at {}", node.op->name,
-                  name_of(graph, node.in[0]), print(graph.type(node.in[0]), graph.mesh), name_of(graph, node.in[1]),
-                  print(graph.type(node.in[1]), graph.mesh));
+      SHEAF_CHECK(same(target, value), "{} {}: lies at {}, its value {} at {}", node.op->name, name_of(graph, node.in[0]),
+                  print(graph.type(node.in[0]), graph.mesh), name_of(graph, node.in[1]), print(graph.type(node.in[1]), graph.mesh));
+    }
+}
+
+// L3.
+void verify_moves(const Graph& graph) {
+  for (const Segment segment : kSegments)
+    for (const Node& node : graph.nodes(segment)) {
+      if (!is_move(*node.op)) continue;
+      SHEAF_CHECK(node.op->name != "reshard", "{} is a reshard: it was to be lowered", name_of(graph, node.out[0]));
+      for (std::size_t i = 0; i < node.out.size(); ++i) {
+        const Placement &from = graph.type(node.in[i]).placement, &to = graph.type(node.out[i]).placement;
+        const std::uint32_t left = from.cut() & ~to.cut(), entered = to.cut() & ~from.cut();    // the cut
+        const std::uint32_t reduced = from.partial & ~to.partial, made = to.partial & ~from.partial;
+        const std::string_view name = node.op->name;
+        const bool does = name == "all_gather"       ? left != 0 && entered == 0 && reduced == 0 && made == 0
+                          : name == "slice"          ? left == 0 && entered != 0 && reduced == 0 && made == 0
+                          : name == "all_to_all"     ? left == 0 && entered == 0 && reduced == 0 && made == 0 && !same(from, to)
+                          : name == "all_reduce"     ? left == 0 && entered == 0 && reduced != 0 && made == 0
+                          : name == "reduce_scatter" ? left == 0 && entered != 0 && reduced == entered && made == 0
+                                                     : left == 0 && entered == 0 && reduced == 0 && made != 0;
+        SHEAF_CHECK(does, "{} does not take {} from {} to {}", name, name_of(graph, node.in[i]), print(graph.type(node.in[i]), graph.mesh),
+                    print(graph.type(node.out[i]), graph.mesh));
+      }
     }
 }
 

@@ -25,8 +25,44 @@ std::int64_t Mesh::coordinate(std::int64_t rank, Atom atom) const {
   return rank % atoms[atom].size;
 }
 
+const std::vector<Atom>& Mesh::axis(std::string_view name) const {
+  static const std::vector<Atom> none;
+  for (const Axis& axis : axes)
+    if (axis.name == name) return axis.atoms;
+  return none;
+}
+
+std::int64_t Mesh::size(const std::vector<Atom>& of) const {
+  std::int64_t n = 1;
+  for (const Atom atom : of) n *= atoms[atom].size;
+  return n;
+}
+
+std::uint32_t mask(const std::vector<Atom>& atoms) {
+  std::uint32_t m = 0;
+  for (const Atom atom : atoms) m |= std::uint32_t{1} << atom;
+  return m;
+}
+
+std::uint32_t Placement::cut() const {
+  std::uint32_t m = mask(flat);
+  for (const auto& atoms : dims) m |= mask(atoms);
+  return m;
+}
+
+const std::vector<Atom>& Placement::dim(std::size_t d) const {
+  static const std::vector<Atom> none;
+  return d < dims.size() ? dims[d] : none;
+}
+
+bool same(const Placement& a, const Placement& b) {
+  for (std::size_t d = 0; d < std::max(a.dims.size(), b.dims.size()); ++d)
+    if (a.dim(d) != b.dim(d)) return false;
+  return a.flat == b.flat && a.partial == b.partial && (a.partial == 0 || a.reduction == b.reduction);
+}
+
 bool Placement::replicated() const {
-  return partial == 0 && std::all_of(dims.begin(), dims.end(), [](const auto& atoms) { return atoms.empty(); });
+  return partial == 0 && flat.empty() && std::all_of(dims.begin(), dims.end(), [](const auto& atoms) { return atoms.empty(); });
 }
 
 std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pieces, std::int64_t c) {
@@ -48,10 +84,40 @@ std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape,
   return box;
 }
 
+std::pair<std::int64_t, std::int64_t> flat_piece(std::int64_t n, std::int64_t num_pieces, std::int64_t c) {
+  const auto [begin, end] = piece((n + kFlatGranule - 1) / kFlatGranule, num_pieces, c);
+  return {std::min(n, begin * kFlatGranule), std::min(n, end * kFlatGranule)};
+}
+
+std::pair<std::int64_t, std::int64_t> local_flat(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank) {
+  std::int64_t n = 1, num_pieces = 1, c = 0;
+  for (const auto& [begin, end] : local_box(shape, placement, mesh, rank)) n *= end - begin;
+  for (const Atom atom : placement.flat) {
+    num_pieces *= mesh.atoms[atom].size;
+    c = c * mesh.atoms[atom].size + mesh.coordinate(rank, atom);
+  }
+  return num_pieces == 1 ? std::pair<std::int64_t, std::int64_t>{0, n} : flat_piece(n, num_pieces, c);
+}
+
 Shape local_shape(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank) {
+  if (!placement.flat.empty()) {
+    const auto [begin, end] = local_flat(shape, placement, mesh, rank);
+    return {end - begin};
+  }
   Shape local;
   for (const auto& [begin, end] : local_box(shape, placement, mesh, rank)) local.push_back(end - begin);
   return local;
+}
+
+Shape largest_local_shape(const Shape& shape, const Placement& placement, const Mesh& mesh) {
+  Shape local = shape;
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    const std::int64_t k = mesh.size(placement.dim(d));
+    local[d] = (shape[d] + k - 1) / k;
+  }
+  if (placement.flat.empty()) return local;
+  const std::int64_t n = num_elements(local), k = mesh.size(placement.flat), granules = (n + kFlatGranule - 1) / kFlatGranule;
+  return {std::min(n, (granules + k - 1) / k * kFlatGranule)};
 }
 
 static constexpr std::string_view kReductions[] = {"", "max ", "min "};
@@ -66,6 +132,8 @@ std::string print(const Placement& placement, const Mesh& mesh, std::size_t ndim
     dims.push_back(names.empty() ? "." : join(names, "."));
   }
   std::string text = "[" + join(dims, "|") + "]";
+  const char* separator = " +";
+  for (const Atom atom : placement.flat) text += std::exchange(separator, ".") + mesh.atoms[atom].name;
   if (placement.partial != 0) {
     std::vector<std::string> names;
     for (std::size_t i = 0; i < mesh.atoms.size(); ++i)
@@ -99,8 +167,13 @@ Placement parse_placement(std::string_view text, const Mesh& mesh, std::size_t n
   }
   if (placement.replicated()) placement.dims.clear();
   std::string_view rest = trimmed(text.substr(close + 1));
+  if (rest.starts_with("+")) {
+    const std::size_t end = std::min(rest.find(' '), rest.size());
+    for (const std::string& name : split(rest.substr(1, end - 1), '.')) placement.flat.push_back(atom_named(trimmed(name), mesh));
+    rest = trimmed(rest.substr(end));
+  }
   if (rest.empty()) return placement;
-  if (!rest.starts_with("partial(") || rest.back() != ')') user_error("placement {}: wanted partial(atoms) after the dims", quote(text));
+  if (!rest.starts_with("partial(") || rest.back() != ')') user_error("placement {}: wanted +atoms, partial(atoms) after the dims", quote(text));
   rest = rest.substr(8, rest.size() - 9);
   for (const Reduction r : {Reduction::max, Reduction::min})
     if (const auto word = kReductions[static_cast<int>(r)]; rest.starts_with(word))
@@ -148,6 +221,23 @@ Mesh parse_mesh(std::string_view text) {
   }
   if (mesh.atoms.size() > 32) user_error("mesh: {} atoms; at most 32", mesh.atoms.size());
   return mesh;
+}
+
+std::string axes_of(const Mesh& mesh, const std::vector<Atom>& atoms) {
+  std::uint32_t left = mask(atoms);
+  std::vector<std::string> names;
+  for (const Mesh::Axis& axis : mesh.axes) {
+    const std::uint32_t all = mask(axis.atoms), here = all & left;
+    if (here == 0) continue;
+    left &= ~here;
+    std::vector<std::string> part;
+    for (const Atom atom : axis.atoms)
+      if (here >> atom & 1) part.push_back(mesh.atoms[atom].name);
+    names.push_back(here == all ? axis.name : fmt::format("{}({})", axis.name, join(part, ".")));
+  }
+  for (std::size_t a = 0; a < mesh.atoms.size(); ++a)
+    if (left >> a & 1) names.push_back(mesh.atoms[a].name);
+  return "over " + join(names, ".");
 }
 
 }    // namespace sheaf

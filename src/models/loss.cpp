@@ -24,7 +24,7 @@ void write_mean_loss(Builder& b, Value nll_bs) {
 
 void write_scores(Builder& b, Value nll_bs) {
   const Segment body = b.segment();
-  const Value scores = b.graph().declare(ValueKind::state, kScores, b.type(nll_bs));
+  const Value scores = b.graph().declare(ValueKind::state, kScores, b.type(nll_bs), {{"dims", Text("b s")}});
   b.in(Segment::epilogue);
   b.set(scores, nll_bs);
   b.in(body);

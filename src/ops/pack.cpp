@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "ops/builder.h"
 #include "ops/pack_layout.h"
 
@@ -7,7 +5,8 @@ namespace sheaf {
 
 // Storage only: the planner gives the operands consecutive places, each rounded up to kPackGranule elements of zeros.
 OpDef pack() {
-  return {.doc = "the operands one after the other, flattened, as one value; no copy: a demand on where they are stored",
+  return {.doc = "the pieces of the operands that lie on a rank, one after the other, flattened, as one value; no copy: a demand on where they are stored. "
+                 "extent: of the result",
           .rule_of =
               [](const Attrs&, const Types& in) {
                 std::string rule;
@@ -18,14 +17,9 @@ OpDef pack() {
                 }
                 return rule + " -> n";
               },
-          .extent_of =
-              [](std::string_view, const Attrs&, const Types& in) {
-                std::int64_t n = 0;
-                for (const Type* type : in) n += packed_extent(num_elements(type->shape));
-                return n;
-              },
+          .extent_of = [](std::string_view, const Attrs& attrs, const Types&) { return attrs.integer("extent"); },
           .flops = [](const Attrs&, const Types&) { return 0.0; },
-          .cases = {{.dims = {{"x0_0", {3}}, {"x1_0", {5}}}, .domain = {Real, Real}}}};
+          .cases = {{.dims = {{"x0_0", {3}}, {"x1_0", {5}}}, .domain = {Real, Real}, .attrs = {{"extent", Int(2 * kPackGranule)}}}}};
 }
 
 }    // namespace sheaf

@@ -1,10 +1,18 @@
-// anchor: gives states and inputs their placements on a mesh; what follows from them is propagate's.
+// anchor: gives states, inputs and accumulators their placements on a mesh; what follows from them is propagate's.
 //
 // On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
 //           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number.
-// On exit:  graph.mesh; every state has its use placement, a state derived from another (@w.m, @w.c, ...) that one's; inputs are cut by
-// rows
-//           over dp and by tokens over sp.
+// On exit:  graph.mesh. Inputs are cut by rows over dp and by tokens over sp. Every state has its storage placement: what its use needs
+//           (`use`), and a flat suffix by the ZeRO stage:
+//
+//             stage   @w.c (what ops read)   @w.grad          @w, @w.m, @w.v
+//             0       use                    use, partial     use
+//             1       use                    use, partial     use + suffix
+//             2       use                    use + suffix     use + suffix
+//             3       use + suffix           use + suffix     use + suffix        small parameters: @w.c stays at use
+//
+//           The suffix is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks) nest in it
+//           by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites it.
 //
 // A weight of a HuggingFace file is [out, in]; our states split either into dims (q: [hk, r, d, H]). colwise cuts the dims of `out`,
 // rowwise those of `in`. Heads are cut whole: atoms go to hk while their product divides it, then to r, never to d. What divides neither is
@@ -14,6 +22,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "ops/op_table.h"
 #include "passes/pass.h"
 
 namespace sheaf {
@@ -86,28 +95,86 @@ bool matches(std::string_view pattern, std::string_view name) {
 
 class Anchors {
  public:
-  Anchors(Graph& graph, const Options& options) : graph_(graph), plan_(parse_plan(options.tp_plan)), matched_(plan_.size()) {
+  Anchors(Graph& graph, const Options& options)
+      : graph_(graph), options_(options), plan_(parse_plan(options.tp_plan)), matched_(plan_.size()) {
     graph.mesh = parse_mesh(options.mesh);
-    for (const Mesh::Axis& axis : graph.mesh.axes) axes_[axis.name] = axis.atoms;
+    for (const char* axis : {"sp", "dp"}) {    // minor axes first
+      const std::vector<Atom>& atoms = graph.mesh.axis(axis);
+      suffix_.insert(suffix_.end(), atoms.rbegin(), atoms.rend());
+    }
   }
 
   void run() {
-    for (const Value v : graph_.all(ValueKind::state)) {
-      const ValueInfo& info = graph_[v];
-      const Value of = info.attrs.has("of") ? graph_.find(info.attrs.text("of")) : Value{};
-      graph_[v].type.placement = of ? graph_.type(of).placement : state_placement(info);
-    }
+    for (const Value v : graph_.all(ValueKind::state))
+      if (!graph_[v].attrs.has("of")) place_state(v);
     for (const Value v : graph_.all(ValueKind::input)) {
       Placement& p = graph_[v].type.placement;
-      p.dims = {{}};    // micro-batches follow one another in time
-      for (const std::string& dim : split(graph_[v].attrs.text("dims"), ' '))
-        p.dims.push_back(axes_[dim == "b" ? "dp" : dim == "s" ? "sp" : ""]);
+      p = by_letters(graph_[v].attrs.text("dims"));
+      p.dims.insert(p.dims.begin(), std::vector<Atom>{});    // micro-batches follow one another in time
     }
     for (std::size_t i = 0; i < plan_.size(); ++i)
       if (!matched_[i]) no_match(plan_[i].pattern);
   }
 
  private:
+  // b: rows, s: tokens of a row.
+  Placement by_letters(const std::string& letters) const {
+    Placement p;
+    for (const std::string& dim : split(letters, ' ')) p.dims.push_back(graph_.mesh.axis(dim == "b" ? "dp" : dim == "s" ? "sp" : ""));
+    return p;
+  }
+
+  void place_state(Value w) {
+    const ValueInfo& info = graph_[w];
+    const Placement use = info.attrs.has("dims") ? by_letters(info.attrs.text("dims")) : state_placement(info);
+    graph_[w].type.placement = use;
+    if (!info.attrs.has("trainable")) return;
+    const bool trained = info.attrs.flag("trainable");
+    Placement master = use, parameter = use;
+    if (options_.zero_stage >= (trained ? 1 : 3)) master.flat = suffix(options_.shard_ranks);
+    if (options_.zero_stage == 3 && num_elements(info.type.shape) > options_.persist)
+      parameter.flat = suffix(options_.gather_ranks ? options_.gather_ranks : options_.shard_ranks);
+    const std::string name = info.name;
+    if (!trained) {    // one state that ops read
+      graph_[w].type.placement = parameter;
+      return;
+    }
+    graph_[w].type.placement = master;
+    for (const char* suffix : {".m", ".v"})
+      if (const Value moment = graph_.find(name + suffix)) graph_[moment].type.placement = master;
+    if (const Value gradient = graph_.find(name + ".grad")) graph_[gradient].type.placement = options_.zero_stage >= 2 ? master : use;
+    Value copy = graph_.find(name + ".c");
+    if (!copy && !same(master, parameter)) copy = make_copy(w);
+    if (copy) graph_[copy].type.placement = parameter;
+  }
+  // The atoms of a suffix over `ranks` ranks; 0: all.
+  std::vector<Atom> suffix(std::int64_t ranks) const {
+    if (ranks == 0) return suffix_;
+    std::vector<Atom> atoms;
+    std::int64_t size = 1;
+    for (const Atom atom : suffix_) {
+      if (size == ranks) break;
+      atoms.push_back(atom), size *= graph_.mesh.atoms[atom].size;
+    }
+    if (size != ranks) user_error("anchor: no atoms of dp and sp make groups of {} ranks", ranks);
+    return atoms;
+  }
+
+  // Ops of the body read @w.c from now on; the epilogue sets it from the new @w.
+  Value make_copy(Value w) {
+    const Value copy = graph_.declare(ValueKind::state, graph_[w].name + ".c", graph_.type(w), {{"of", graph_[w].name}});
+    for (const Segment segment : {Segment::first, Segment::rest})
+      for (Node& node : graph_.nodes(segment)) std::replace(node.in.begin(), node.in.end(), w, copy);
+    auto& epilogue = graph_.nodes(Segment::epilogue);
+    auto at = epilogue.end();    // before the metrics: behind the last `set` of a weight's state
+    while (at != epilogue.begin()) {
+      const Node& before = *std::prev(at);
+      if (before.op->name == "set" && (graph_[before.in[0]].attrs.has("of") || graph_[before.in[0]].attrs.has("trainable"))) break;
+      --at;
+    }
+    epilogue.insert(at, {&op(OpId::set), {copy, w}, {}, {}, {}});
+    return copy;
+  }
   Placement state_placement(const ValueInfo& info) {
     Placement p;
     p.dims.resize(info.type.shape.size());
@@ -136,7 +203,7 @@ class Anchors {
   }
   // The dims [begin, end) of a state over tp.
   void cut(const Shape& shape, std::size_t begin, std::size_t end, Placement& p) {
-    const std::vector<Atom>& atoms = axes_["tp"];
+    const std::vector<Atom>& atoms = graph_.mesh.axis("tp");
     if (end - begin == 1) {
       p.dims[begin] = atoms;
       return;
@@ -172,9 +239,10 @@ class Anchors {
   }
 
   Graph& graph_;
+  const Options& options_;
   std::vector<PlanEntry> plan_;
   std::vector<bool> matched_;
-  std::map<std::string, std::vector<Atom>> axes_;
+  std::vector<Atom> suffix_;
 };
 
 }    // namespace

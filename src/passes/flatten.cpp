@@ -1,16 +1,20 @@
 // flatten: a run of equal elementwise nodes in the epilogue becomes one node over flat storage: the norm, the clipping, AdamW and the
 // rewrite of derived states are one kernel per group of states (same dtype and attributes), never one per tensor.
 //
-//   %1 = sumsq @a.grad                                  %1 = pack @a.grad, @b.grad
+//   %1 = sumsq @a.grad                                  %1 = pack @a.grad, @b.grad {extent=64}
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
-// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again.
+// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a pack
+// holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or reads, stays
+// on its own: then it moves without a copy.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "ops/op_table.h"
+#include "ops/pack_layout.h"
 #include "passes/pass.h"
 
 namespace sheaf {
@@ -21,13 +25,15 @@ bool is_member_operand(const OpDef& op, std::size_t i) { return !Rule::parse(op.
 
 std::string key_of(const Graph& graph, const Node& node) {
   std::string key = fmt::format("{}{}", node.op->name, print(node.attrs));
+  for (const Value v : node.out)
+    if (graph.type(v).shape.empty()) key += print(graph.type(v).placement, graph.mesh, 0);    // what a sum is partial over
   for (std::size_t i = 0; i < node.in.size(); ++i)
     key += is_member_operand(*node.op, i) ? fmt::format(" {}", name(graph.type(node.in[i]).dtype)) : fmt::format(" %{}", node.in[i].id);
   return key;
 }
 
 bool can_join(const Node& node) {
-  if (node.op->name == "add_n" || node.op->name == "pack" || !is_elementwise(*node.op)) return false;
+  if (node.op->name == "add_n" || node.op->name == "pack" || is_move(*node.op) || !is_elementwise(*node.op)) return false;
   for (std::size_t i = 0; i < node.in.size(); ++i)
     if (is_member_operand(*node.op, i)) return true;
   return false;
@@ -39,9 +45,11 @@ class Flatten {
 
   void run() {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
+    for (const Node& node : nodes)
+      if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     for (std::size_t begin = 0; begin < nodes.size();) {
       std::size_t end = begin + 1;
-      if (can_join(nodes[begin]) && !is_scalar(nodes[begin]))
+      if (can_join(nodes[begin]) && !is_scalar(nodes[begin]) && !stays_alone(nodes[begin]))
         while (end < nodes.size() && continues(nodes[begin], nodes[end])) ++end;
       if (end - begin > 1)
         join({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
@@ -59,10 +67,14 @@ class Flatten {
 
   // Does `node` belong to the run that `first` begins: the same call, and operands of the same packs as far as they are packed.
   bool continues(const Node& first, const Node& node) const {
-    if (node.op != first.op || key_of(graph_, node) != key_of(graph_, first)) return false;
+    if (node.op != first.op || key_of(graph_, node) != key_of(graph_, first) || stays_alone(node)) return false;
     for (std::size_t i = 0; i < node.in.size(); ++i)
       if (is_member_operand(*node.op, i) && pack_id(node.in[i]) != pack_id(first.in[i])) return false;
     return true;
+  }
+  bool stays_alone(const Node& node) const {
+    if (node.op->name == "set") return moved_to_.contains(node.in[1]);
+    return std::any_of(node.out.begin(), node.out.end(), [&](Value v) { return moved_from_.contains(v) && !graph_.type(v).shape.empty(); });
   }
   int pack_id(Value v) const {
     const auto found = pack_id_.find(v);
@@ -77,18 +89,28 @@ class Flatten {
   void keep(Node node) {
     Values in;
     for (const Value v : node.in) {
-      const auto found = scalar_.find(v);
+      const auto found = v ? scalar_.find(v) : scalar_.end();
       const Value use = found == scalar_.end() ? v : found->second;
       if (found == scalar_.end() || std::find(in.begin(), in.end(), use) == in.end()) in.push_back(use);
     }
     node.in = std::move(in);
+    // What is done to the sum of a group is done once.
+    if (is_move(*node.op) && node.in.size() == 1 && graph_.type(node.in[0]).shape.empty()) {
+      const auto [entry, fresh] = moves_.emplace(fmt::format("{} {} {}", node.op->name, node.in[0].id, print(graph_.type(node.out[0]).placement, graph_.mesh, 0)), node.out[0]);
+      if (!fresh) {
+        scalar_[node.out[0]] = entry->second;
+        return;
+      }
+    }
     out_.push_back(std::move(node));
   }
 
   // The pack of these values; made on first use.
   Value pack_of(const Values& members) {
     if (const auto found = packs_.find(members); found != packs_.end()) return found->second;
-    out_.push_back(graph_.make_node(op(OpId::pack), members));
+    std::int64_t extent = 0;
+    for (const Value v : members) extent += packed_extent(graph_.local_elements(v));
+    out_.push_back(graph_.make_node(op(OpId::pack), members, {{"extent", Int(extent)}}));
     remember(members, out_.back().out[0]);
     return out_.back().out[0];
   }
@@ -115,6 +137,7 @@ class Flatten {
       } else {
         SHEAF_CHECK(model.op->name == "sumsq", "flatten: {} yields a scalar that is not a sum over its members", model.op->name);
         for (const Value v : values) scalar_[v] = node.out[o];
+        graph_[node.out[o]].type.placement = graph_.type(values[0]).placement;
       }
     }
     out_.push_back(std::move(node));
@@ -125,6 +148,8 @@ class Flatten {
   std::map<Values, Value> packs_;
   std::map<Value, int> pack_id_;    // member -> its pack
   std::map<Value, Value> scalar_;
+  std::map<std::string, Value> moves_;
+  std::set<Value> moved_from_, moved_to_;    // operands and results of collectives in the epilogue
 };
 
 }    // namespace

@@ -34,7 +34,6 @@ Graph optimize(Graph graph, const Options& options) {
     Value target, value;
   };
   std::vector<Update> updates;
-  std::vector<Value> new_weights;
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const Value w = weights[i];
     const auto moment = [&](const char* suffix) {
@@ -44,15 +43,15 @@ Graph optimize(Graph graph, const Options& options) {
     const Results next = b.adamw(w, m, v, gradients[i], factor, commit, lr, beta1, beta2, bias1, bias2, options.eps, options.weight_decay,
                                  options.decoupled_decay);
     updates.insert(updates.end(), {{w, next[0]}, {m, next[1]}, {v, next[2]}});
-    new_weights.push_back(next[0]);
   }
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    if (const Value derived = graph.find(graph[weights[i]].name + ".c"))
-      updates.push_back({derived, b.cast(new_weights[i], Text(name(graph.type(derived).dtype)))});
   // Grouped by role (all weights, all first moments, ...): runs that flatten can join.
   for (std::size_t role = 0; role < 3; ++role)
     for (std::size_t i = 0; i < weights.size(); ++i) b.set(updates[3 * i + role].target, updates[3 * i + role].value);
-  for (std::size_t i = 3 * weights.size(); i < updates.size(); ++i) b.set(updates[i].target, updates[i].value);
+  // Behind its `set`, @w reads as the new weight.
+  std::vector<Update> copies;
+  for (const Value w : weights)
+    if (const Value copy = graph.find(graph[w].name + ".c")) copies.push_back({copy, b.cast(w, Text(name(graph.type(copy).dtype)))});
+  for (const Update& copy : copies) b.set(copy.target, copy.value);
   b.metric("loss", loss);
   b.metric("grad_norm", norm);
   b.metric("commit", commit);

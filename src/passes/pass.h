@@ -15,6 +15,10 @@ struct Options {
   double eps = 1e-8, weight_decay = 0, clip = 1.0;
   // anchor: "mesh ... axes ..." as graphs print it, and HuggingFace's tp_plan; empty: one rank
   std::string mesh, tp_plan;
+  std::int64_t zero_stage = 0;
+  std::int64_t persist = 0;        // stage 3: parameters of at most so many elements stay whole where they are used
+  std::int64_t shard_ranks = 0;    // states are cut over groups of so many ranks (MiCS, HSDP); 0: over all that replicate them
+  std::int64_t gather_ranks = 0;   // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
   // micro_batches
   std::int64_t num_micro_batches = 1;
 
@@ -44,6 +48,8 @@ Graph micro_batches(Graph graph, const Options& options);
 Graph flatten(Graph graph, const Options& options);
 Graph anchor(Graph graph, const Options& options);
 Graph propagate(Graph graph, const Options& options);
+Graph residency(Graph graph, const Options& options);
+Graph lower_reshards(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

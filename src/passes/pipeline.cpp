@@ -23,9 +23,14 @@ const std::vector<Pass>& training_passes() {
       {"propagate", propagate, "every value gets its placement, from those of states and inputs; reshards where placements disagree",
        Level::l2},
       {"remove_dead", remove_dead, "removes nodes that nothing needs"},
+      // Before micro_batches: it reads where the forward ends off the body.
+      {"residency", residency, "the backward gathers states anew: a gathered copy lives for the forward or the backward of a micro-batch"},
       // After optimize: the epilogue reads accumulators, which for M = 1 become the values themselves.
       {"micro_batches", micro_batches, "splits the body into first and rest x (M - 1)"},
-      // After micro_batches: it needs the accumulators' final form to store them side by side.
+      // After micro_batches: what an accumulator holds decides what is left to reduce.
+      {"lower_reshards", lower_reshards, "reshards become collectives and local operations", Level::l3},
+      // After micro_batches: it needs the accumulators' final form to store them side by side. After lower_reshards: what is stored is the
+      // rank's piece.
       {"flatten", flatten, "elementwise ops of the epilogue run once per group of states, over flat storage"},
   };
   return passes;
@@ -80,6 +85,10 @@ static void visit(V&& v, auto& options) {
   v("clip", options.clip);
   v("mesh", options.mesh);
   v("tp_plan", options.tp_plan);
+  v("zero_stage", options.zero_stage);
+  v("persist", options.persist);
+  v("shard_ranks", options.shard_ranks);
+  v("gather_ranks", options.gather_ranks);
   v("num_micro_batches", options.num_micro_batches);
 }
 

@@ -37,7 +37,7 @@ class Planner {
     for (const Segment s : kSegments)
       for (const Node& node : graph.nodes(s)) events_.push_back({&node, s});
     for (std::size_t i = 0; i < graph.values.size(); ++i) {
-      buffers_[i].bytes = graph.values[i].type.bytes();
+      buffers_[i].bytes = graph.local_bytes({static_cast<int>(i)});
       buffers_[i].persistent = graph.values[i].kind != ValueKind::result;
     }
     defined_.assign(graph.values.size(), -1);
@@ -76,7 +76,7 @@ class Planner {
         SHEAF_CHECK(root_[m] == m && buffers_[m].persistent == persistent, "plan_memory: {} cannot be stored in a pack",
                     name_of(graph_, member));
         root_[m] = pack, shift_[m] = offset;
-        offset += packed_extent(num_elements(graph_.type(member).shape)) * size_bytes(graph_.type(member).dtype);
+        offset += packed_extent(graph_.local_elements(member)) * size_bytes(graph_.type(member).dtype);
       }
       buffers_[pack].persistent = persistent;
       is_pack_[pack] = true;
@@ -117,7 +117,8 @@ class Planner {
           continue;
         for (const int use : uses_[resident]) {
           const Event& reader = events_[static_cast<std::size_t>(use)];
-          if (reader.segment != event.segment || use < def || use == t || reader.node->op->name == "pack") continue;
+          // Behind the `set` it is v that is read.
+          if (reader.segment != event.segment || use < def || use >= t || reader.node->op->name == "pack") continue;
           free &= use == def && works_in_place(producer, Value{static_cast<int>(value)}, resident, target);
         }
       }
@@ -142,7 +143,7 @@ class Planner {
         if (!node.in[o]) continue;
         const std::size_t out = id(node.out[o]), in = id(node.in[o]);
         if (root_[out] != out || buffers_[root(in)].persistent || is_pack_.contains(root(in)) || is_pack_.contains(out)) continue;
-        if (graph_.values[in].type.bytes() != graph_.values[out].type.bytes() ||
+        if (buffers_[in].bytes != buffers_[out].bytes ||
             graph_.values[in].type.dtype != graph_.values[out].type.dtype)
           continue;
         if (std::count(node.in.begin(), node.in.end(), node.in[o]) > 1) continue;
@@ -199,7 +200,7 @@ class Planner {
       put(buffer, buffers_[buffer].bytes);
       const ValueInfo& info = graph_.values[v];
       if (info.kind == ValueKind::result) continue;
-      const std::int64_t bytes = info.type.bytes();
+      const std::int64_t bytes = graph_.local_bytes({static_cast<int>(v)});
       if (info.kind == ValueKind::carried)
         plan.held.gradients += bytes;
       else if (info.kind == ValueKind::state && (info.name.ends_with(".m") || info.name.ends_with(".v")))

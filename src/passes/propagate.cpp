@@ -1,7 +1,7 @@
 // propagate: gives every value its placement and inserts `reshard` where an op needs an operand elsewhere.
 //
-// On entry: graph.mesh; placements of states (use), inputs, constants and arguments are given; those of results and of accumulators are
-//           not. On a mesh without atoms nothing is done.
+// On entry: graph.mesh; placements of states (storage), inputs, accumulators of gradients, constants and arguments are given; those of
+//           results and of other accumulators are not. On a mesh without atoms nothing is done.
 // On exit:  every op's operands lie as its rule wants them for one assignment of atoms to its factors, and its outputs as follows from it
 //           (L2). A reshard's note says what it is for.
 //
@@ -11,7 +11,11 @@
 //   2  An atom on a dim that must be whole is displaced: it lands on the next factor of that operand that it divides, dims behind it first.
 //      So tokens over sp become heads at attention. At the outputs it returns home.
 //   3  A partial passes where the rule says so (linear, add); otherwise it is reduced, onto whatever shard the op wants.
-//   4  A value noted `residual` lies at [dp | sp.tp | .]; an accumulator lies as its state and keeps what its value is partial over.
+//   4  A value noted `residual` lies at [dp | sp.tp | .]; an accumulator keeps what its value is partial over, but for the atoms that cut
+//      it.
+//   5  An elementwise op works on flat storage as it lies: all its operands come to the placement of the first that is flat. For any other
+//      op a flat operand is gathered.
+//   6  The epilogue reads a gradient where its state lies: one reduction, from what the accumulator is partial over onto the pieces.
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -26,15 +30,10 @@ namespace {
 
 using Atoms = std::vector<Atom>;
 std::uint32_t bit(Atom atom) { return std::uint32_t{1} << atom; }
-std::uint32_t bits(const Atoms& atoms) {
-  std::uint32_t mask = 0;
-  for (const Atom atom : atoms) mask |= bit(atom);
-  return mask;
-}
 std::uint32_t sharded(const Placement& p) {
-  std::uint32_t mask = 0;
-  for (const Atoms& atoms : p.dims) mask |= bits(atoms);
-  return mask;
+  std::uint32_t cut = 0;
+  for (const Atoms& atoms : p.dims) cut |= mask(atoms);
+  return cut;
 }
 bool contains(const std::vector<std::string>& names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -69,16 +68,18 @@ class Propagation {
  public:
   explicit Propagation(Graph& graph) : graph_(graph) {
     for (ValueInfo& info : graph.values) info.type.placement.dims.resize(info.type.shape.size());
-    for (const Mesh::Axis& axis : graph.mesh.axes) axes_[axis.name] = axis.atoms;
   }
 
   void run() {
+    std::map<Value, std::map<std::string, Value>> of_prologue;
     for (const Segment segment : kSegments) {
       std::vector<Node> nodes = std::move(graph_.nodes(segment));
       out_ = &graph_.nodes(segment);
       out_->clear();
-      known_.clear();
+      known_ = of_prologue;    // what the prologue made may be read everywhere
+      if (segment == Segment::epilogue && !nodes.empty()) read_gradients();
       for (Node& node : nodes) place(std::move(node));
+      if (segment == Segment::prologue) of_prologue = known_;
     }
   }
 
@@ -90,10 +91,17 @@ class Propagation {
     return found == moved_.end() ? v : found->second;
   }
 
+  void read_gradients() {
+    for (const Value v : graph_.all(ValueKind::carried))
+      if (const Value state = state_of(graph_[v].name))
+        if (const Value there = moved_to(v, placement(state), "gradient"); there != v) moved_[v] = there;
+  }
+
   void place(Node node) {
     for (Value& v : node.in)
       if (v) v = current(v);
     if (node.op->name == "accumulate" || node.op->name == "set") return place_effect(std::move(node));
+    if (const Value flat = flat_operand(node)) return place_flat(std::move(node), Placement(placement(flat)));
     const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
     const Assignment a = assign(node, rule);
     std::size_t p = 0;
@@ -109,7 +117,7 @@ class Propagation {
       out = a.at(rule.out[o]);
       out.partial = a.passing;
       for (const auto& [factor, atoms] : a.of)
-        if (!contains(rule.out[o], factor)) out.partial |= bits(atoms);
+        if (!contains(rule.out[o], factor)) out.partial |= mask(atoms);
       if (out.partial & ~a.passing) out.reduction = rule.reduction;
     }
     const Values outputs = node.out;
@@ -122,16 +130,37 @@ class Propagation {
     }
   }
 
-  // target := or += value. An accumulator has its state's dims and is partial over what its value is.
+  // The flat operand that an elementwise node follows: a state before others. Absent: there is none, or it is no elementwise node.
+  Value flat_operand(const Node& node) const {
+    Value found;
+    for (const Value v : node.in)
+      if (v && !placement(v).flat.empty() && (!found || (graph_[v].kind == ValueKind::state && graph_[found].kind != ValueKind::state)))
+        found = v;
+    return found && is_elementwise(*node.op) ? found : Value{};
+  }
+
+  void place_flat(Node node, const Placement& p) {
+    const Rule rule = Rule::parse(node.op->rule);
+    for (std::size_t i = 0; i < node.in.size(); ++i)
+      if (node.in[i])
+        node.in[i] = moved_to(node.in[i], rule.in[i].empty() ? Placement{} : p, fmt::format("{} {}", node.op->name, operand_name(*node.op, i)));
+    for (std::size_t o = 0; o < node.out.size(); ++o) {
+      Placement& out = graph_[node.out[o]].type.placement;
+      if (rule.out[o].empty())
+        out.partial = p.cut(), out.reduction = rule.reduction;
+      else
+        out = p;
+    }
+    out_->push_back(std::move(node));
+  }
+
+  // target := or += value. An accumulator is partial over what its value is, but for what cuts it.
   void place_effect(Node node) {
     ValueInfo& target = graph_[node.in[0]];
     Placement& to = target.type.placement;
     const Value value = node.in[1];
-    if (target.kind == ValueKind::carried && node.op->name == "accumulate") {
-      if (const Value state = state_of(target.name)) to = placement(state);
-      // What the value is partial over stays, unless it cuts the state.
-      to.partial = placement(value).reduction == Reduction::sum ? placement(value).partial & ~sharded(to) : 0;
-    }
+    if (target.kind == ValueKind::carried && node.op->name == "accumulate")
+      to.partial = placement(value).reduction == Reduction::sum ? placement(value).partial & ~to.cut() : 0;
     node.in[1] = moved_to(value, to, fmt::format("{} @{}", node.op->name, target.name));
     out_->push_back(std::move(node));
   }
@@ -247,39 +276,32 @@ class Propagation {
   }
 
   Placement residual_placement() const {
-    Placement p{.dims = {axis("dp"), axis("sp"), {}}};
-    for (const Atom atom : axis("tp")) p.dims[1].push_back(atom);
+    const Mesh& mesh = graph_.mesh;
+    Placement p{.dims = {mesh.axis("dp"), mesh.axis("sp"), {}}};
+    for (const Atom atom : mesh.axis("tp")) p.dims[1].push_back(atom);
     return p;
   }
 
   // The value where it is wanted: itself, what another reshard made of it, or a new one.
   Value moved_to(Value v, const Placement& wanted, const std::string& why) {
     if (same(placement(v), wanted)) return v;
-    const std::string key = print(wanted, graph_.mesh, wanted.dims.size());
+    const std::string key = print(wanted, graph_.mesh, graph_.type(v).shape.size());
     auto& there = known_[v];
     if (const auto found = there.find(key); found != there.end()) return found->second;
     // From where another reshard took it.
     if (const auto found = source_.find(v); found != source_.end() && same(placement(found->second), wanted)) return found->second;
     Node node = graph_.make_node(op(OpId::reshard), {v}, {}, why);
     graph_[node.out[0]].type.placement = wanted;
+    graph_[node.out[0]].type.placement.dims.resize(graph_.type(v).shape.size());
     const Value out = node.out[0];
     out_->push_back(std::move(node));
     source_[out] = v;
     return there[key] = out;
   }
-  static bool same(const Placement& a, const Placement& b) {
-    return a.dims == b.dims && a.partial == b.partial && (a.partial == 0 || a.reduction == b.reduction);
-  }
-
   static std::string_view operand_name(const OpDef& op, std::size_t i) { return op.operands[std::min(i, op.operands.size() - 1)]; }
   std::int64_t size(Atom atom) const { return graph_.mesh.atoms[atom].size; }
-  Atoms axis(const std::string& name) const {
-    const auto found = axes_.find(name);
-    return found == axes_.end() ? Atoms{} : found->second;
-  }
 
   Graph& graph_;
-  std::map<std::string, Atoms> axes_;
   std::vector<Node>* out_ = nullptr;
   std::map<Value, Value> moved_, source_;                  // reshards: of a value to where readers find it; output -> operand
   std::map<Value, std::map<std::string, Value>> known_;    // of this segment, by placement

@@ -35,7 +35,7 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
     for (const Node& node : graph.nodes(s)) {
       const int t = static_cast<int>(at.size());
       at.push_back(&node), segment.push_back(s);
-      for (const Value v : node.out) live[v] = {v, place(v).offset, place(v).offset + graph.type(v).bytes(), t, t};
+      for (const Value v : node.out) live[v] = {v, place(v).offset, place(v).offset + graph.local_bytes(v), t, t};
       for (const Value v : node.in)
         if (const auto found = live.find(v); found != live.end()) found->second.to = t;
     }
@@ -72,7 +72,7 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
   for (std::size_t i = 0; i < graph.values.size(); ++i)
     if (const ValueInfo& info = graph.values[i];
         info.kind != ValueKind::result && info.kind != ValueKind::gone && plan.places[i].block != Block::shared)
-      named.push_back({{static_cast<int>(i)}, plan.places[i].offset, plan.places[i].offset + info.type.bytes(), 0, 0});
+      named.push_back({{static_cast<int>(i)}, plan.places[i].offset, plan.places[i].offset + graph.local_bytes({static_cast<int>(i)}), 0, 0});
   std::sort(named.begin(), named.end(), [](const Live& a, const Live& b) { return a.begin < b.begin; });
   for (std::size_t i = 0; i + 1 < named.size(); ++i)
     SHEAF_CHECK(named[i].end <= named[i + 1].begin, "@{} and @{} overlap", graph[named[i].v].name, graph[named[i + 1].v].name);

@@ -9,11 +9,13 @@
 #include <c10/core/InferenceMode.h>
 
 #include <cstring>
+#include <deque>
 #include <map>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "runtime/aten.h"
+#include "runtime/collectives.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {
@@ -27,10 +29,12 @@ struct Call {
   std::int64_t scratch_bytes = 0;
 
   std::vector<at::Tensor> gaps;    // pack in the arena: bytes between members, which must read as zeros
+  std::int64_t owner_begin = 0;
+  const Collective* collective = nullptr;
 
-  std::string_view kernel() const { return row ? row->name : "aten"; }
+  std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }
   void launch() {
-    const Args args{in, out, node->attrs};
+    const Args args{in, out, node->attrs, owner_begin};
     if (row)
       row->launch(args);
     else if (node->op->kernel)
@@ -44,10 +48,18 @@ at::Device at_device(const ExecutorOptions& o) {
 }
 
 // Two calls with equal signatures take equal scratch.
-std::string signature(const Graph& graph, const Node& node) {
+std::string signature(const Node& node, const Types& in) {
   std::string text = std::string(node.op->name) + print(node.attrs);
-  for (const Value v : node.in) text += v ? " " + print(graph.type(v), Mesh{}) : " _";
+  for (const Type* type : in) text += type ? " " + print(*type, Mesh{}) : " _";
   return text;
+}
+
+// What the messages of ranks that wait in vain say.
+std::string purpose(const Graph& graph, const Node& node, Segment segment, std::size_t n) {
+  std::string of;
+  for (const Value v : node.in)
+    if (!graph[v].name.empty()) of += (of.empty() ? " of @" : ", @") + graph[v].name;
+  return fmt::format("{}{} ({}, node {}{})", node.op->name, of, name(segment), n, node.note.empty() ? "" : ": " + node.note);
 }
 
 // Slots hold fp32 or i32 in their first four bytes.
@@ -67,6 +79,8 @@ struct Executor::Impl {
   at::Tensor persistent, arena;    // bytes
   at::Tensor shared;               // the persistent block of the executor beside
   bool owns_arena = true;
+  std::vector<Type> local;          // by Value::id: what this rank holds
+  std::deque<Collective> collectives;
   std::vector<at::Tensor> views;    // by Value::id
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
@@ -82,6 +96,14 @@ struct Executor::Impl {
   std::int64_t micro_batch = 0;    // that `rest` is at
   std::vector<CallTime> times;
 
+  std::int64_t rank() const { return options.transport ? options.transport->rank() : 0; }
+  const Type& local_type(Value v) const { return local[static_cast<std::size_t>(v.id)]; }
+  Types local_types(const Values& values) const {
+    Types out;
+    for (const Value v : values) out.push_back(v ? &local_type(v) : nullptr);
+    return out;
+  }
+  std::int64_t owner_begin(const Node& node) const;
   void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
   std::int64_t measure(const Node& node, const KernelRow* row);
   SharedStorage shared_storage() const;
@@ -114,7 +136,7 @@ DeviceKind default_device() {
 std::int64_t Executor::Impl::measure(const Node& node, const KernelRow* row) {
   Call call{&node, row, {}, {}};
   const auto like = [&](Value v) {
-    return at::zeros(graph.type(v).shape, at::TensorOptions().dtype(scalar_type(graph.type(v).dtype)).device(at_device(options)));
+    return at::zeros(local_type(v).shape, at::TensorOptions().dtype(scalar_type(graph.type(v).dtype)).device(at_device(options)));
   };
   for (const Value v : node.in) call.in.push_back(v ? like(v) : at::Tensor());
   for (const Value v : node.out) call.out.push_back(like(v));
@@ -123,19 +145,41 @@ std::int64_t Executor::Impl::measure(const Node& node, const KernelRow* row) {
   return scope.peak();
 }
 
+// The first index of the rank's piece of the factor that an op owns by index.
+std::int64_t Executor::Impl::owner_begin(const Node& node) const {
+  if (graph.mesh.atoms.empty() || is_move(*node.op)) return 0;
+  const Rule rule = rule_for(*node.op, node.attrs, graph.types(node.in));
+  if (rule.owner.empty()) return 0;
+  std::size_t p = 0;
+  for (const Value v : node.in) {
+    if (!v) continue;
+    const Rule::Factors& factors = rule.in[p++];
+    for (std::size_t d = 0; d < factors.size(); ++d)
+      if (rule.owner.contains(factors[d])) return local_box(graph.type(v).shape, graph.type(v).placement, graph.mesh, rank())[d].first;
+  }
+  return 0;
+}
+
 void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
-    for (const Node& node : graph.nodes(s)) {
-      const KernelRow* row = select_kernel(*node.op, options.device, options.deterministic, node.attrs, graph.types(node.in));
-      SHEAF_CHECK(row || node.op->kernel || node.op->name == "pack", "{} has no kernel", node.op->name);
+    for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      Call call{&node, nullptr, {}, {}};
       std::int64_t bytes = 0;
-      if (node.op->name != "pack") {
-        const auto [entry, fresh] = measured.emplace(signature(graph, node), 0);
-        if (fresh) entry->second = measure(node, row);
+      if (is_move(*node.op) && options.transport) {
+        call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n));
+        bytes = call.collective->scratch_bytes();
+      } else if (node.op->name != "pack") {
+        const Types in = local_types(node.in);
+        call.row = select_kernel(*node.op, options.device, options.deterministic, node.attrs, in);
+        SHEAF_CHECK(call.row || node.op->kernel, "{} has no kernel", node.op->name);
+        const auto [entry, fresh] = measured.emplace(signature(node, in), 0);
+        if (fresh) entry->second = measure(node, call.row);
         bytes = entry->second;
+        call.owner_begin = owner_begin(node);
       }
-      calls[static_cast<std::size_t>(s)].push_back({&node, row, {}, {}});
+      calls[static_cast<std::size_t>(s)].push_back(std::move(call));
       scratch[static_cast<std::size_t>(s)].push_back(bytes);
     }
 }
@@ -149,6 +193,7 @@ SharedStorage Executor::Impl::shared_storage() const {
     for (const char* suffix : {"", ".c"}) {
       const Value w = theirs.find(graph[v].name + suffix);
       if (!w || theirs[w].kind != ValueKind::state || theirs.type(w).dtype != graph.type(v).dtype) continue;
+      if (!same(theirs.type(w).placement, graph.type(v).placement)) continue;
       SHEAF_CHECK(theirs.type(w).shape == graph.type(v).shape, "@{} has two shapes", graph[v].name);
       storage.emplace(v, options.beside->memory().places[static_cast<std::size_t>(w.id)].offset);
     }
@@ -189,7 +234,7 @@ void Executor::Impl::bind() {
     const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
     char* base = static_cast<char*>(block.data_ptr());
     views[i] =
-        at::from_blob(base + place.offset, type.shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+        at::from_blob(base + place.offset, local[i].shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {
@@ -233,9 +278,9 @@ void Executor::Impl::bind_gaps(Call& call) {
   for (const Value v : call.node->in) {
     const std::int64_t begin = memory.places[static_cast<std::size_t>(v.id)].offset;
     zero_from(end, begin);
-    end = begin + graph.type(v).bytes();
+    end = begin + local_type(v).bytes();
   }
-  zero_from(end, pack.offset + graph.type(call.node->out[0]).bytes());
+  zero_from(end, pack.offset + local_type(call.node->out[0]).bytes());
 }
 
 void Executor::Impl::run(Segment segment) {
@@ -244,7 +289,9 @@ void Executor::Impl::run(Segment segment) {
     Call& call = list[n];
     if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
     const auto begin = std::chrono::steady_clock::now();
-    {
+    if (call.collective) {
+      call.collective->run(call.in, call.out, call.scratch);
+    } else {
       const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
       try {
         call.launch();
@@ -271,6 +318,10 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   Impl& m = *impl_;
   m.graph = std::move(graph);
   m.options = options;
+  SHEAF_CHECK(m.graph.mesh.atoms.empty() || (options.transport && options.transport->size() == m.graph.mesh.num_ranks()),
+              "a graph for {} ranks, a transport for {}", m.graph.mesh.num_ranks(), options.transport ? options.transport->size() : 1);
+  for (const ValueInfo& info : m.graph.values)
+    m.local.push_back({info.type.dtype, sheaf::local_shape(info.type.shape, info.type.placement, m.graph.mesh, m.rank()), {}});
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
   std::array<std::vector<std::int64_t>, kSegments.size()> scratch;
   m.select_and_measure(scratch);
@@ -278,8 +329,14 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();
+  for (const Collective& collective : m.collectives)
+    for (const Group& group : collective.groups()) options.transport->prepare(group);
 }
 Executor::~Executor() = default;
+
+std::int64_t Executor::rank() const { return impl_->rank(); }
+Shape Executor::local_shape(Value v) const { return impl_->local_type(v).shape; }
+std::int64_t Executor::local_bytes(Value v) const { return impl_->local_type(v).bytes(); }
 
 const Graph& Executor::graph() const { return impl_->graph; }
 const MemoryPlan& Executor::memory() const { return impl_->memory; }
@@ -288,16 +345,14 @@ std::int64_t Executor::num_micro_batches() const { return impl_->num_micro_batch
 void Executor::write(Value v, const void* from, std::int64_t bytes) {
   const c10::InferenceMode no_tape;
   at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
-  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were given", name_of(impl_->graph, v),
-              impl_->graph.type(v).bytes(), bytes);
+  SHEAF_CHECK(bytes == local_bytes(v), "{} has {} bytes, {} were given", name_of(impl_->graph, v), local_bytes(v), bytes);
   view.copy_(at::from_blob(const_cast<void*>(from), view.sizes(), view.options().device(at::kCPU)));
 }
 
 void Executor::read(Value v, void* to, std::int64_t bytes) const {
   const c10::InferenceMode no_tape;
   const at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
-  SHEAF_CHECK(bytes == impl_->graph.type(v).bytes(), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v),
-              impl_->graph.type(v).bytes(), bytes);
+  SHEAF_CHECK(bytes == local_bytes(v), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v), local_bytes(v), bytes);
   at::from_blob(to, view.sizes(), view.options().device(at::kCPU)).copy_(view);
 }
 
@@ -365,7 +420,7 @@ std::string Executor::describe() const {
       std::vector<std::string> out;
       for (const Value v : call.node->out) {
         const Place& p = impl_->memory.places[static_cast<std::size_t>(v.id)];
-        out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->graph.type(v), Mesh{}),
+        out.push_back(fmt::format("{} {} at {}{}", name_of(impl_->graph, v), print(impl_->local_type(v), Mesh{}),
                                   p.block == Block::arena    ? "arena+"
                                   : p.block == Block::shared ? "beside+"
                                                              : "state+",

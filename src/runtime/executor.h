@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/transport.h"
 #include "passes/plan_memory.h"
 #include "runtime/kernels/kernel_table.h"
 
@@ -20,6 +21,7 @@ struct ExecutorOptions {
   // Another executor on the same device, idle while this one runs a step: states that it has too are read where they lie there (@w, or its
   // copy @w.c in the dtype wanted here), and its arena serves this one as well if it is large enough.
   const Executor* beside = nullptr;
+  Transport* transport = nullptr;    // of this rank, where the graph has a mesh
 };
 
 // Throws UserError if the device is absent: what was found and how to get it.
@@ -30,7 +32,8 @@ DeviceKind default_device();
 class Executor {
  public:
   // Chooses kernels, measures their scratch by running each kind of call once on zeros, plans memory, allocates the two blocks.
-  // The persistent block starts as zeros.
+  // The persistent block starts as zeros. On a mesh every rank has an executor of the same graph; constructing and running them takes all
+  // ranks, each on a thread of its own.
   Executor(Graph graph, const ExecutorOptions& options);
   ~Executor();
 
@@ -38,9 +41,12 @@ class Executor {
   const MemoryPlan& memory() const;
   std::int64_t num_micro_batches() const;
 
-  // Host copies of a persistent value (input, state, carried), in its dtype, row-major. bytes must be the value's.
+  std::int64_t rank() const;
+  // What this rank holds of a persistent value (input, state, carried), in its dtype, row-major: local_shape elements.
   void write(Value v, const void* from, std::int64_t bytes);
   void read(Value v, void* to, std::int64_t bytes) const;
+  Shape local_shape(Value v) const;
+  std::int64_t local_bytes(Value v) const;
   // A step argument for the next step.
   void set_argument(std::string_view name, double value);
 

@@ -1,0 +1,33 @@
+#pragma once
+// Runs the ops that reshards are lowered to (ops/moves.h) on one rank, over a Transport.
+#include <memory>
+#include <span>
+#include <string>
+
+#include "comm/transport.h"
+#include "ir/graph.h"
+
+namespace sheaf {
+
+// One node's communication. What goes where is worked out once, from the placements of its operands and outputs. Sums are made in the order
+// of the group, each by one rank, so that all ranks get the same bits; with bf16 in fp32, rounded once.
+class Collective {
+ public:
+  // what: for the message of a rank that waits in vain.
+  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what);
+  ~Collective();
+  Collective(Collective&&) noexcept;
+
+  // Staging for pieces that are not contiguous where they lie, and for the terms of sums, in bytes.
+  std::int64_t scratch_bytes() const;
+  // Groups that it speaks to; Transport::prepare wants them before the first run.
+  const std::vector<Group>& groups() const;
+  // in, out: the rank's pieces, contiguous. scratch: scratch_bytes() on the same device.
+  void run(std::span<const at::Tensor> in, std::span<at::Tensor> out, void* scratch) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}    // namespace sheaf
