@@ -10,6 +10,7 @@ namespace sheaf {
 
 using Atom = std::uint8_t;    // index into Mesh::atoms
 using Shape = std::vector<std::int64_t>;
+using Box = std::vector<std::pair<std::int64_t, std::int64_t>>;    // a part of a tensor: per dim, half-open
 
 // An indivisible part of the mesh; a rank has one coordinate on each. Atoms are ordered major to minor: the last is the fastest link.
 struct Mesh {
@@ -48,8 +49,7 @@ struct Placement {
 std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pieces, std::int64_t c);
 
 // The half-open range of each dim that `rank` holds.
-std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh,
-                                                             std::int64_t rank);
+Box local_box(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank);
 Shape local_shape(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank);
 
 // "[a2|a1.a0|.] partial(a0)"; "" on a mesh without atoms. Replicated dims print as '.'.
