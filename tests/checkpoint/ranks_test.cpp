@@ -1,6 +1,8 @@
 // Checkpoints that several ranks write and several ranks read. A rank is a thread here.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -210,6 +212,29 @@ TEST(CheckpointOfRanks, flat_ranges_of_one_tensor_by_hundreds_of_ranks) {
     checkpoint.read(checkpoint.tensors()[0], box, found.data());
     ASSERT_EQ(found, expected);
   }
+}
+
+TEST(CheckpointOfRanks, processes_write_what_threads_write) {
+  const test::TemporaryFolder folder;
+  const Parts parts = three_ranks();
+  write(folder / "threads", parts);
+  CheckpointWriter writer(folder / "processes");
+  std::vector<std::string> texts;
+  for (std::size_t rank = 0; rank < parts.chunks.size(); ++rank) {
+    const std::string file = folder / fmt::format("part{}", rank);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      write_file_atomically(file, write_checkpoint_part(writer.temporary(), static_cast<std::int64_t>(rank), parts.chunks[rank]));
+      ::_exit(0);
+    }
+    int status = 1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0);
+    texts.push_back(read_file(file));
+  }
+  writer.commit({{"step", 5}}, texts);
+  for (const char* file : {"index.json", "rank_00000.safetensors", "rank_00001.safetensors", "rank_00002.safetensors"})
+    EXPECT_EQ(read_file(folder / (std::string("processes/") + file)), read_file(folder / (std::string("threads/") + file))) << file;
 }
 
 TEST(CheckpointOfRanks, a_rank_without_chunks_has_no_file) {
