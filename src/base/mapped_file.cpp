@@ -52,6 +52,10 @@ void MappedFile::forget(std::size_t end) {
   forgotten_ = whole;
 }
 
+void MappedFile::forget() const {
+  if (data_) ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
 }

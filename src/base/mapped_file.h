@@ -18,6 +18,7 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   // Bytes before `end` will not be read soon: their pages leave the process's memory. Reading them again is right, but slow.
   void forget(std::size_t end);
+  void forget() const;    // the same of all bytes; others may be reading them
 
  private:
   std::string path_;

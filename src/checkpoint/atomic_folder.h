@@ -17,6 +17,7 @@ class AtomicFolder {
   ~AtomicFolder();    // not committed: removes the temporary folder
 
   const std::string& folder() const { return folder_; }
+  const std::string& temporary() const { return temporary_; }    // where files lie until commit()
   OutputFile create(const std::string& name) const;
   void write(const std::string& name, std::string_view text) const;     // flushed
   void copy(const std::string& from, const std::string& name) const;    // flushed

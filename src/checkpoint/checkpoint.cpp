@@ -1,18 +1,18 @@
 #include "checkpoint/checkpoint.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
-#include <numeric>
-#include <set>
+#include <mutex>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
-#include "checkpoint/atomic_folder.h"
+#include "checkpoint/checksum.h"
 #include "checkpoint/safetensors.h"
 
 namespace sheaf {
@@ -20,134 +20,95 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::int64_t extent(const std::pair<std::int64_t, std::int64_t>& range) { return range.second - range.first; }
-std::int64_t num_elements(const Box& box) {
-  std::int64_t n = 1;
-  for (const auto& range : box) n *= extent(range);
-  return n;
-}
-std::vector<std::int64_t> shape_of(const Box& box) {
-  std::vector<std::int64_t> shape;
-  for (const auto& range : box) shape.push_back(extent(range));
-  return shape;
-}
-std::string checksum(std::span<const std::byte> bytes) { return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size())); }
-
-Json box_json(const Box& box) {
-  Json out = Json::array();
-  for (const auto& [begin, end] : box) out.push_back({begin, end});
-  return out;
-}
-
-// Copies the common part of two boxes between row-major buffers, one contiguous run of the last dim at a time.
-std::int64_t copy_common(const Box& from_box, const std::byte* from, const Box& to_box, std::byte* to, std::int64_t element) {
-  const std::size_t ndim = from_box.size();
-  Box common(ndim);
-  for (std::size_t d = 0; d < ndim; ++d) {
-    common[d] = {std::max(from_box[d].first, to_box[d].first), std::min(from_box[d].second, to_box[d].second)};
-    if (extent(common[d]) <= 0) return 0;
+// Copies the common part of two boxes between row-major buffers, in the longest runs that are contiguous in both. `span`: set to the number
+// of bytes from the first to the last that was read.
+std::int64_t copy_common(const Box& from_box, const std::byte* from, const Box& to_box, std::byte* to, std::int64_t element,
+                         std::int64_t& span) {
+  const auto found = common_part(from_box, to_box);
+  if (!found) return 0;
+  const Box& common = *found;
+  std::size_t outer = common.size();    // the dims before it are walked
+  std::int64_t run = 1;
+  while (outer > 0) {
+    --outer;
+    run *= common[outer].second - common[outer].first;
+    if (common[outer] != from_box[outer] || common[outer] != to_box[outer]) break;
   }
-  const std::int64_t run = ndim == 0 ? 1 : extent(common.back()), total = num_elements(common);
-  std::vector<std::int64_t> at;
-  for (const auto& range : common) at.push_back(range.first);
+  Box at = common;
+  for (auto& range : at) range.second = range.first + 1;
   const auto offset = [&](const Box& box) {
     std::int64_t o = 0;
-    for (std::size_t d = 0; d < ndim; ++d) o = o * extent(box[d]) + at[d] - box[d].first;
+    for (std::size_t d = 0; d < box.size(); ++d) o = o * (box[d].second - box[d].first) + at[d].first - box[d].first;
     return o * element;
   };
+  const std::int64_t total = num_elements(common), first = offset(from_box);
+  std::int64_t last = first;
   for (std::int64_t done = 0; done < total; done += run) {
-    std::memcpy(to + offset(to_box), from + offset(from_box), static_cast<std::size_t>(run * element));
-    for (std::size_t d = ndim > 0 ? ndim - 1 : 0; d-- > 0;) {
-      if (++at[d] < common[d].second) break;
-      at[d] = common[d].first;
+    last = offset(from_box);
+    std::memcpy(to + offset(to_box), from + last, static_cast<std::size_t>(run * element));
+    for (std::size_t d = outer; d-- > 0;) {
+      if (++at[d].first < common[d].second) break;
+      at[d].first = common[d].first;
     }
   }
+  span = last + run * element - first;
   return total;
 }
 
 }    // namespace
 
-Box whole_box(const std::vector<std::int64_t>& shape) {
-  Box box;
-  for (const std::int64_t n : shape) box.emplace_back(0, n);
-  return box;
-}
-
-void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks,
-                      std::span<const MappedFile> side_files) {
-  constexpr std::string_view kFile = "rank_00000.safetensors";
-  AtomicFolder out(folder, "index.json");
-  Json tensors = Json::array();
-  std::map<std::pair<std::string, std::string>, std::size_t> position;
-  std::vector<TensorToWrite> entries;
-  std::map<std::string, std::string> sums;
-  std::vector<std::span<const std::byte>> data;
-  for (const ChunkToWrite& chunk : chunks) {
-    const auto [found, fresh] = position.emplace(std::pair(chunk.tensor, chunk.kind), tensors.size());
-    if (fresh)
-      tensors.push_back({{"name", chunk.tensor},
-                         {"kind", chunk.kind},
-                         {"dtype", std::string(name(chunk.dtype))},
-                         {"shape", chunk.shape},
-                         {"chunks", Json::array()}});
-    Json& list = tensors[found->second]["chunks"];
-    const std::string entry = fmt::format("{}/{}#{}", chunk.kind, chunk.tensor, list.size());
-    const std::int64_t bytes = num_elements(chunk.box) * size_bytes(chunk.dtype);
-    data.emplace_back(static_cast<const std::byte*>(chunk.data), static_cast<std::size_t>(bytes));
-    sums[entry] = checksum(data.back());
-    entries.push_back({entry, chunk.dtype, shape_of(chunk.box)});
-    list.push_back({{"box", box_json(chunk.box)}, {"file", std::string(kFile)}, {"entry", entry}});
-  }
-  const std::string header = safetensors_header(entries, sums);
-  OutputFile file = out.create(std::string(kFile));
-  file.write_at(0, header);
-  auto offset = static_cast<std::int64_t>(header.size());
-  for (const auto& bytes : data) {
-    file.write_at(offset, bytes);
-    offset += static_cast<std::int64_t>(bytes.size());
-  }
-  file.sync_and_close();
-  Json index;
-  index["format"] = "sheaf checkpoint";
-  index["version"] = 1;
-  index["meta"] = meta;
-  index["tensors"] = std::move(tensors);
-  for (const MappedFile& side : side_files) {
-    const std::string side_name = fs::path(side.path()).filename();
-    OutputFile copy = out.create(side_name);
-    copy.write_at(0, side.bytes());
-    copy.sync_and_close();
-    index["side_files"][side_name] = checksum(side.bytes());
-  }
-  out.write("index.json", index.dump(1) + "\n");
-  out.commit();
-}
-
 struct Checkpoint::Impl {
+  struct File {
+    SafetensorsFile file;
+    std::map<std::string_view, const StoredTensor*> entries;
+  };
+  // What is known of a tensor's chunks, in their order.
+  struct Opened {
+    std::vector<const StoredTensor*> stored;
+    std::vector<std::int64_t> reach;               // how far in the first dim this chunk or one before it goes
+    std::unique_ptr<std::atomic<bool>[]> sound;    // its checksum was found right
+  };
+
   std::string folder;
   Json meta;
   std::vector<Tensor> tensors;
+  std::vector<Opened> opened;                                                        // of each tensor
   std::map<std::pair<std::string_view, std::string_view>, const Tensor*> by_name;    // name, kind
   std::map<std::string, std::string> side_files;                                     // name -> checksum
-  std::map<std::string, SafetensorsFile> files;
-  std::map<std::string, std::map<std::string, const StoredTensor*>> entries;    // file -> entry
+  std::map<std::string, File> files;
+  std::array<std::mutex, 64> checking;    // by chunk: one thread reads it for its checksum, others that want it wait
+  std::atomic<std::int64_t> mapped = 0;
 
   static void check_file_name(const std::string& where, const std::string& file) {
     if (file.empty() || file == ".." || file.find('/') != std::string::npos)
       user_error("{}: file {} lies outside the checkpoint", where, quote(file));
   }
-  const StoredTensor& stored(const Chunk& chunk) const { return *entries.at(chunk.file).at(chunk.entry); }
 
-  void check(const Chunk& chunk) const {
-    const StoredTensor& s = stored(chunk);
-    const auto& sums = files.at(chunk.file).metadata();
-    const auto wanted = sums.find(chunk.entry);
-    if (wanted == sums.end()) user_error("{}/{}: no checksum for {}", folder, chunk.file, quote(chunk.entry));
-    if (const std::string found = checksum(s.bytes); found != wanted->second)
-      user_error("{}/{}: {} is damaged: checksum {}, {} was written", folder, chunk.file, quote(chunk.entry), found, wanted->second);
+  // Pages of files that were read are given back every 64 MiB. A thread that still reads some gets them again.
+  void was_read(std::int64_t bytes) {
+    constexpr std::int64_t kMost = 1 << 26;
+    if (mapped.fetch_add(bytes) + bytes < kMost) return;
+    mapped = 0;
+    for (const auto& [name, file] : files) file.file.forget();
   }
 
-  void open_chunk(const std::string& where, const Tensor& tensor, const Chunk& chunk) {
+  void check(const Chunk& chunk, const StoredTensor& stored) {
+    const auto& sums = files.at(chunk.file).file.metadata();
+    const auto wanted = sums.find(chunk.entry);
+    if (wanted == sums.end()) user_error("{}/{}: no checksum for {}", folder, chunk.file, quote(chunk.entry));
+    const std::string found = checksum(stored.bytes, [&](std::size_t bytes) { was_read(static_cast<std::int64_t>(bytes)); });
+    if (found != wanted->second)
+      user_error("{}/{}: {} is damaged: checksum {}, {} was written", folder, chunk.file, quote(chunk.entry), found, wanted->second);
+  }
+  void check_once(const Tensor& tensor, const Opened& of, std::size_t i) {
+    if (of.sound[i]) return;
+    const std::lock_guard lock(checking[std::hash<const void*>()(of.stored[i]) / sizeof(StoredTensor) % checking.size()]);
+    if (of.sound[i]) return;
+    check(tensor.chunks[i], *of.stored[i]);
+    of.sound[i] = true;
+  }
+
+  const StoredTensor* open_chunk(const std::string& where, const Tensor& tensor, const Chunk& chunk) {
     if (chunk.box.size() != tensor.shape.size())
       user_error("{}: a box of {} has {} dims, the tensor {}", where, quote(tensor.name), chunk.box.size(), tensor.shape.size());
     for (std::size_t d = 0; d < chunk.box.size(); ++d)
@@ -155,14 +116,37 @@ struct Checkpoint::Impl {
         user_error("{}: a box of {} is [{}, {}) in dim {}, which has {}", where, quote(tensor.name), chunk.box[d].first,
                    chunk.box[d].second, d, tensor.shape[d]);
     check_file_name(where, chunk.file);
-    if (!files.contains(chunk.file)) {
-      const auto& file = files.emplace(chunk.file, SafetensorsFile(folder + "/" + chunk.file)).first->second;
-      for (const StoredTensor& t : file.tensors()) entries[chunk.file][t.name] = &t;
+    auto file = files.find(chunk.file);
+    if (file == files.end()) {
+      file = files.emplace(chunk.file, File{SafetensorsFile(folder + "/" + chunk.file), {}}).first;
+      for (const StoredTensor& t : file->second.file.tensors()) file->second.entries[t.name] = &t;
     }
-    const auto found = entries[chunk.file].find(chunk.entry);
-    if (found == entries[chunk.file].end()) user_error("{}: {} has no {}", where, chunk.file, quote(chunk.entry));
+    const auto found = file->second.entries.find(chunk.entry);
+    if (found == file->second.entries.end())
+      user_error("{}: {} has no {}, a chunk of {}", where, chunk.file, quote(chunk.entry), quote(tensor.name));
     if (found->second->dtype != tensor.dtype || found->second->shape != shape_of(chunk.box))
       user_error("{}: {} in {} is not {} {}", where, quote(chunk.entry), chunk.file, name(tensor.dtype), shape_text(shape_of(chunk.box)));
+    return found->second;
+  }
+
+  // Sorts the chunks. Without overlap, chunks that hold as many elements as a box has in it hold each of them.
+  Opened open_chunks(const std::string& where, Tensor& tensor) {
+    std::sort(tensor.chunks.begin(), tensor.chunks.end(), [](const Chunk& a, const Chunk& b) { return a.box < b.box; });
+    Opened out;
+    std::vector<Box> boxes;
+    for (const Chunk& chunk : tensor.chunks) {
+      out.stored.push_back(open_chunk(where, tensor, chunk));
+      boxes.push_back(chunk.box);
+      const std::int64_t end = chunk.box.empty() ? 1 : chunk.box[0].second;
+      out.reach.push_back(out.reach.empty() ? end : std::max(end, out.reach.back()));
+    }
+    if (const auto overlap = find_overlap(boxes)) {
+      const Chunk &a = tensor.chunks[overlap->first], &b = tensor.chunks[overlap->second];
+      user_error("{}: {} in {} and {} in {} overlap: both hold elements of {}", where, quote(a.entry), a.file, quote(b.entry), b.file,
+                 quote(tensor.name));
+    }
+    out.sound = std::make_unique<std::atomic<bool>[]>(tensor.chunks.size());
+    return out;
   }
 };
 
@@ -182,7 +166,7 @@ Checkpoint::Checkpoint(const std::string& folder) : impl_(std::make_unique<Impl>
       checked_bytes(tensor.dtype, tensor.shape, fmt::format("{}: {}", path, quote(tensor.name)));
       for (const Json& c : t.at("chunks"))
         tensor.chunks.push_back({c.at("box").get<Box>(), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
-      for (const Chunk& chunk : tensor.chunks) impl_->open_chunk(path, tensor, chunk);
+      impl_->opened.push_back(impl_->open_chunks(path, tensor));
       impl_->tensors.push_back(std::move(tensor));
     }
     for (const Tensor& tensor : impl_->tensors)
@@ -211,23 +195,32 @@ const Checkpoint::Tensor* Checkpoint::find(std::string_view name, std::string_vi
 
 std::int64_t Checkpoint::bytes() const {
   std::int64_t sum = 0;
-  for (const Tensor& tensor : impl_->tensors)
-    for (const Chunk& chunk : tensor.chunks) sum += static_cast<std::int64_t>(impl_->stored(chunk).bytes.size());
+  for (const Impl::Opened& of : impl_->opened)
+    for (const StoredTensor* stored : of.stored) sum += static_cast<std::int64_t>(stored->bytes.size());
   return sum;
 }
 
 void Checkpoint::read(const Tensor& tensor, const Box& box, void* to) const {
+  const auto& tensors = impl_->tensors;
+  SHEAF_CHECK(&tensor >= tensors.data() && &tensor < tensors.data() + tensors.size(), "{} is of another checkpoint", quote(tensor.name));
+  SHEAF_CHECK(box.size() == tensor.shape.size(), "a box of {} dims of {}, which has {}", box.size(), quote(tensor.name),
+              tensor.shape.size());
+  const Impl::Opened& of = impl_->opened[static_cast<std::size_t>(&tensor - tensors.data())];
+  const auto [begin, end] = box.empty() ? std::pair<std::int64_t, std::int64_t>(0, 1) : box[0];
   std::int64_t found = 0;
-  for (const Chunk& chunk : tensor.chunks) {
-    bool common = true;
-    for (std::size_t d = 0; d < box.size(); ++d)
-      common &= std::max(chunk.box[d].first, box[d].first) < std::min(chunk.box[d].second, box[d].second);
-    if (!common) continue;
-    impl_->check(chunk);
-    found += copy_common(chunk.box, impl_->stored(chunk).bytes.data(), box, static_cast<std::byte*>(to), size_bytes(tensor.dtype));
+  // Chunks are sorted: those before `i` end before the box begins, those from the first that begins after it on are of no use.
+  for (auto i = static_cast<std::size_t>(std::upper_bound(of.reach.begin(), of.reach.end(), begin) - of.reach.begin());
+       i < tensor.chunks.size() && (box.empty() || tensor.chunks[i].box[0].first < end); ++i) {
+    const Chunk& chunk = tensor.chunks[i];
+    if (!common_part(chunk.box, box)) continue;
+    impl_->check_once(tensor, of, i);
+    std::int64_t span = 0;
+    found += copy_common(chunk.box, of.stored[i]->bytes.data(), box, static_cast<std::byte*>(to), size_bytes(tensor.dtype), span);
+    impl_->was_read(span);
   }
   if (found != num_elements(box))
-    user_error("{}: the chunks of {} hold {} of the {} wanted elements", impl_->folder, quote(tensor.name), found, num_elements(box));
+    user_error("{}: the chunks of {} of {} hold {} of the {} wanted elements", impl_->folder, tensor.kind, quote(tensor.name), found,
+               num_elements(box));
 }
 
 void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& progress) const {
@@ -244,20 +237,31 @@ void Checkpoint::verify(const std::function<void(std::int64_t, std::int64_t)>& p
       const MappedFile file(impl_->folder + "/" + side.first);
       if (checksum(file.bytes()) != side.second) user_error("{}: is damaged: another checksum was written", file.path());
     });
+  struct Place {
+    const Chunk* chunk;
+    const StoredTensor* stored;
+  };
+  std::vector<Place> places;
+  for (std::size_t t = 0; t < impl_->tensors.size(); ++t)
+    for (std::size_t i = 0; i < impl_->tensors[t].chunks.size(); ++i)
+      places.push_back({&impl_->tensors[t].chunks[i], impl_->opened[t].stored[i]});
+  std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+    return std::pair(std::string_view(a.chunk->file), a.stored) < std::pair(std::string_view(b.chunk->file), b.stored);
+  });
   const std::int64_t all = bytes();
   std::int64_t done = 0;
+  for (const auto& [chunk, stored] : places) {
+    look([&, c = chunk, s = stored] { impl_->check(*c, *s); });
+    done += static_cast<std::int64_t>(stored->bytes.size());
+    if (progress) progress(done, all);
+  }
   for (const Tensor& tensor : impl_->tensors) {
-    std::int64_t elements = 0;
-    for (const Chunk& chunk : tensor.chunks) {
-      look([&] { impl_->check(chunk); });
-      elements += num_elements(chunk.box);
-      done += static_cast<std::int64_t>(impl_->stored(chunk).bytes.size());
-      if (progress) progress(done, all);
-    }
+    std::int64_t held = 0;
+    for (const Chunk& chunk : tensor.chunks) held += num_elements(chunk.box);
     look([&] {
-      if (elements != num_elements(whole_box(tensor.shape)))
-        user_error("{}: the chunks of {} hold {} elements, the tensor has {}", impl_->folder, quote(tensor.name), elements,
-                   num_elements(whole_box(tensor.shape)));
+      if (const std::int64_t wanted = num_elements(tensor.shape); held != wanted)
+        user_error("{}: the chunks of {} of {} hold {} elements, the tensor has {}", impl_->folder, tensor.kind, quote(tensor.name), held,
+                   wanted);
     });
   }
   if (damage.empty()) return;

@@ -1,40 +1,24 @@
 #pragma once
 // A checkpoint: logical tensors, cut into boxes of any mesh, in safetensors files with one index. Whatever mesh wrote it, any mesh reads
-// it.
+// it. checkpoint_writer.h writes one.
 //
 //   step_00000200/index.json               format, meta, and per tensor: name, kind, dtype, global shape, chunks {box, file, entry};
 //                                          per side file its checksum
-//                 rank_00000.safetensors   the chunks of one writer; its metadata holds a checksum (XXH3, 64 bit) per chunk
+//                 rank_00000.safetensors   the chunks of one rank; its metadata holds a checksum (XXH3, 64 bit) per chunk
 //                 tokenizer.json, ...      side files: the model folder's files that are no weights, so that an export is complete
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include "base/dtype.h"
 #include "base/json.h"
-#include "base/mapped_file.h"
+#include "mesh/boxes.h"
 
 namespace sheaf {
 
-using Box = std::vector<std::pair<std::int64_t, std::int64_t>>;    // per dim, half-open
-
-struct ChunkToWrite {
-  std::string tensor;    // logical name; with `kind` it is unique
-  std::string kind;      // "parameter", "adam_m", ...
-  DType dtype = DType::fp32;
-  std::vector<std::int64_t> shape;    // global
-  Box box;
-  const void* data = nullptr;    // the box, row-major
-};
-
-// Writes FOLDER atomically: temporary name, fsync, rename. `meta`: whatever the run needs to go on. `side_files` keep their names. Throws
-// UserError with the system's reason.
-void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks,
-                      std::span<const MappedFile> side_files = {});
-
+// May be read by several threads at once.
 class Checkpoint {
  public:
   struct Chunk {
@@ -44,12 +28,12 @@ class Checkpoint {
   struct Tensor {
     std::string name, kind;
     DType dtype = DType::fp32;
-    std::vector<std::int64_t> shape;
-    std::vector<Chunk> chunks;
+    Shape shape;
+    std::vector<Chunk> chunks;    // sorted by box
   };
 
-  // Reads and checks the index: boxes inside the shape, files and entries there and of the right size. Throws UserError naming what is
-  // wrong.
+  // Reads and checks the index: boxes inside the shape and without overlap, files and entries there and of the right size. Throws UserError
+  // naming what is wrong.
   explicit Checkpoint(const std::string& folder);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
@@ -60,19 +44,18 @@ class Checkpoint {
   const Tensor* find(std::string_view name, std::string_view kind) const;    // nullptr: none
   std::int64_t bytes() const;                                                // of all chunks
 
-  // The elements of `box` of a tensor, in its dtype, row-major, put together from whatever chunks hold them. UserError if some are in none.
-  // Checks the checksum of every chunk that it reads.
+  // The elements of `box` of a tensor (one of tensors()), in its dtype, row-major, put together from whatever chunks hold them. UserError
+  // if some are in none. The checksum of a chunk is looked at before its first byte is given out, and then never again. What is read does
+  // not stay in this process's memory.
   void read(const Tensor& tensor, const Box& box, void* to) const;
-  // All checksums, and that chunks cover every tensor. progress(done bytes, all bytes). Goes on after damage: one UserError of at most 8
-  // lines names the file and the chunk of each.
+  // All checksums, file by file, and that chunks cover every tensor. progress(done bytes, all bytes). Goes on after damage: one UserError
+  // of at most 8 lines names the file and the chunk of each.
   void verify(const std::function<void(std::int64_t, std::int64_t)>& progress = {}) const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-Box whole_box(const std::vector<std::int64_t>& shape);
 
 // ---- the folder checkpoints/ of a run
 std::string checkpoint_name(std::int64_t step);    // "step_00000200"

@@ -1,5 +1,7 @@
 #include "checkpoint/export.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "checkpoint/convert.h"
@@ -58,14 +60,23 @@ void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, 
   }
   if (parameters.size() != model.shapes.size())
     user_error("{}: holds {} parameters, its model has {}", checkpoint.folder(), parameters.size(), model.shapes.size());
+  constexpr std::int64_t kBlockBytes = 1 << 26;
   HfWriter writer(folder, model.config, tensors, {.side_files_from = checkpoint.folder()});
-  std::vector<std::byte> data;
+  std::vector<std::byte> block;
   for (const Checkpoint::Tensor* tensor : parameters) {
-    data.resize(static_cast<std::size_t>(bytes_of(*tensor)));
-    checkpoint.read(*tensor, whole_box(tensor->shape), data.data());
-    writer.write(tensor->name, tensor->dtype, data.data());
-    done += bytes_of(*tensor);
-    if (progress) progress(done, all);
+    const std::int64_t element = size_bytes(tensor->dtype), count = bytes_of(*tensor) / element;
+    for (std::int64_t begin = 0, end = 0; begin < count; begin = end) {
+      end = std::min(count, begin + kBlockBytes / element);
+      block.resize(static_cast<std::size_t>((end - begin) * element));
+      std::byte* at = block.data();
+      for (const Box& box : boxes_of_flat(whole_box(tensor->shape), begin, end)) {
+        checkpoint.read(*tensor, box, at);
+        at += num_elements(box) * element;
+      }
+      writer.write_part(tensor->name, begin, end - begin, tensor->dtype, block.data());
+      done += (end - begin) * element;
+      if (progress) progress(done, all);
+    }
   }
   writer.finish();
 }

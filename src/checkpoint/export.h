@@ -23,8 +23,8 @@ Json to_json(const ModelRecord& model);
 // UserError: the checkpoint has no such entry, or it is damaged.
 ModelRecord model_of(const Checkpoint& checkpoint);
 
-// Writes the parameters, config.json and the side files as the run itself would write model/: the same bytes. Takes the memory of the
-// largest tensor. `dtype`: in place of the model's. progress(done bytes, all bytes): of the parameters as they are read.
+// Writes the parameters, config.json and the side files as the run itself would write model/: the same bytes. Tensors pass through memory
+// in blocks, whatever their size. `dtype`: in place of the model's. progress(done bytes, all bytes): of the parameters as they are read.
 void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, std::optional<DType> dtype = {},
                        const std::function<void(std::int64_t, std::int64_t)>& progress = {});
 

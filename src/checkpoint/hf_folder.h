@@ -57,6 +57,8 @@ class HfWriter {
 
   // All elements of a tensor, of dtype `from` in memory, converted to the dtype of the file.
   void write(std::string_view name, DType from, const void* data);
+  // The same of `count` elements of the tensor, row-major from `first` on. The parts of a tensor come one after the other.
+  void write_part(std::string_view name, std::int64_t first, std::int64_t count, DType from, const void* data);
   void finish();    // every tensor was written; flushes, renames
 
  private:

@@ -16,7 +16,7 @@ namespace {
 struct Slot {
   std::size_t shard = 0;
   std::int64_t offset = 0, bytes = 0;    // offset: from the start of the file once the header is laid out
-  bool written = false;
+  std::int64_t written = 0;              // elements
 };
 
 bool is_side_file(const std::string& name) {
@@ -62,6 +62,13 @@ struct HfWriter::State {
     for (std::size_t i = 0; i < tensors.size(); ++i)
       SHEAF_CHECK(index_of.emplace(tensors[i].name, i).second, "tensor {} is declared twice", quote(tensors[i].name));
   }
+
+  std::size_t index(std::string_view name) const {
+    const auto found = index_of.find(name);
+    SHEAF_CHECK(found != index_of.end(), "tensor {} was not declared", quote(name));
+    return found->second;
+  }
+  std::int64_t count(std::size_t i) const { return slots[i].bytes / size_bytes(tensors[i].dtype); }
 
   // In the given order, a new shard where the next tensor would not fit: as transformers cuts. A larger tensor has its own shard.
   std::vector<std::vector<std::size_t>> cut(std::int64_t max_shard_bytes) {
@@ -119,31 +126,36 @@ HfWriter::HfWriter(const std::string& folder, const Json& config, std::vector<Te
 HfWriter::~HfWriter() = default;
 
 void HfWriter::write(std::string_view name, DType from, const void* data) {
+  write_part(name, 0, state_->count(state_->index(name)), from, data);
+}
+
+void HfWriter::write_part(std::string_view name, std::int64_t first, std::int64_t count, DType from, const void* data) {
   State& state = *state_;
-  const auto found = state.index_of.find(name);
-  SHEAF_CHECK(found != state.index_of.end(), "tensor {} was not declared", quote(name));
-  const DType to = state.tensors[found->second].dtype;
-  Slot& slot = state.slots[found->second];
-  SHEAF_CHECK(!slot.written, "tensor {} is written twice", quote(name));
+  const std::size_t i = state.index(name);
+  const DType to = state.tensors[i].dtype;
+  Slot& slot = state.slots[i];
+  SHEAF_CHECK(first == slot.written && count <= state.count(i) - first, "tensor {}: elements [{}, {}) of {} are written after the first {}",
+              quote(name), first, first + count, state.count(i), slot.written);
   SHEAF_CHECK(is_convertible(from, to), "tensor {}: no conversion from {} to {}", quote(name), sheaf::name(from), sheaf::name(to));
-  slot.written = true;
+  slot.written += count;
   OutputFile& file = state.files[slot.shard];
+  const std::int64_t offset = slot.offset + first * size_bytes(to);
   const auto* source = static_cast<const std::byte*>(data);
-  if (from == to) return file.write_at(slot.offset, {source, static_cast<std::size_t>(slot.bytes)});
+  if (from == to) return file.write_at(offset, {source, static_cast<std::size_t>(count * size_bytes(to))});
 
   constexpr std::int64_t kBlock = 1 << 20;    // elements
-  const std::int64_t count = slot.bytes / size_bytes(to);
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
     const std::int64_t n = std::min(kBlock, count - begin);
     state.buffer.resize(static_cast<std::size_t>(n * size_bytes(to)));
     convert(from, source + begin * size_bytes(from), to, state.buffer.data(), n);
-    file.write_at(slot.offset + begin * size_bytes(to), state.buffer);
+    file.write_at(offset + begin * size_bytes(to), state.buffer);
   }
 }
 
 void HfWriter::finish() {
   for (std::size_t i = 0; i < state_->slots.size(); ++i)
-    SHEAF_CHECK(state_->slots[i].written, "tensor {} was never written", quote(state_->tensors[i].name));
+    SHEAF_CHECK(state_->slots[i].written == state_->count(i), "tensor {}: {} of {} elements were written", quote(state_->tensors[i].name),
+                state_->slots[i].written, state_->count(i));
   for (OutputFile& file : state_->files) file.sync_and_close();
   state_->folder.commit();
 }

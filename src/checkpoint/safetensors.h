@@ -45,6 +45,7 @@ class SafetensorsFile {
   const std::string& path() const { return file_.path(); }
   const std::vector<StoredTensor>& tensors() const { return tensors_; }    // in file order
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  void forget() const { file_.forget(); }
 
  private:
   MappedFile file_;

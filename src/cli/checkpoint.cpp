@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -34,11 +35,20 @@ std::string meta_text(const Json& meta, const char* key) {
   return found == meta.end() ? "(not said)" : found->is_string() ? found->get<std::string>() : found->dump();
 }
 
+// Each is of one rank.
+std::size_t num_files(const Checkpoint& checkpoint) {
+  std::set<std::string_view> files;
+  for (const Checkpoint::Tensor& tensor : checkpoint.tensors())
+    for (const Checkpoint::Chunk& chunk : tensor.chunks) files.insert(chunk.file);
+  return files.size();
+}
+
 Json description(const Checkpoint& checkpoint, const std::map<std::string, Total>& kinds, bool list_tensors) {
   Json out = {{"folder", checkpoint.folder()}};
   for (const char* key : {"step", "committed", "written", "identity"})
     if (const auto found = checkpoint.meta().find(key); found != checkpoint.meta().end()) out[key] = *found;
   if (checkpoint.meta().contains("model")) out["config"] = model_of(checkpoint).config;
+  out["files"] = num_files(checkpoint);
   for (const auto& [kind, total] : kinds)
     out["kinds"][kind] = {{"tensors", total.tensors}, {"elements", total.elements}, {"bytes", total.bytes}};
   if (list_tensors)
@@ -70,6 +80,8 @@ int show(const std::string& path, bool list_tensors, bool json) {
     const ModelRecord model = model_of(checkpoint);
     std::printf("model: %s, exported in %s\n", meta_text(model.config, "model_type").c_str(), std::string(name(model.dtype)).c_str());
   }
+  const std::size_t files = num_files(checkpoint);
+  std::printf("in %zu file%s, one a rank\n", files, files == 1 ? "" : "s");
   std::vector<std::vector<std::string>> rows = {{"kind", "tensors", "elements", "bytes"}};
   const auto add_row = [&](const std::string& kind, const Total& total) {
     rows.push_back({kind, std::to_string(total.tensors), human_count(static_cast<double>(total.elements)),
@@ -112,8 +124,9 @@ int verify(const std::string& path) {
   std::size_t chunks = 0;
   for (const Checkpoint::Tensor& tensor : checkpoint.tensors()) chunks += tensor.chunks.size();
   const double seconds = progress.seconds();
-  std::printf("%s: all %zu chunks are as they were written: %s in %s, %.0f MB/s\n", checkpoint.folder().c_str(), chunks,
-              human_bytes(static_cast<double>(checkpoint.bytes())).c_str(), human_time(seconds).c_str(),
+  const std::size_t files = num_files(checkpoint);
+  std::printf("%s: all %zu chunks in %zu file%s are as they were written: %s in %s, %.0f MB/s\n", checkpoint.folder().c_str(), chunks,
+              files, files == 1 ? "" : "s", human_bytes(static_cast<double>(checkpoint.bytes())).c_str(), human_time(seconds).c_str(),
               static_cast<double>(checkpoint.bytes()) * 1e-6 / std::max(seconds, 1e-9));
   return 0;
 }

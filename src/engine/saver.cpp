@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/export.h"
 #include "checkpoint/safetensors.h"
 
@@ -73,7 +74,9 @@ struct Saver::Impl {
 
   void write(const Json& meta, const std::vector<ChunkToWrite>& chunks, std::int64_t step) {
     try {
-      write_checkpoint(folder + "/" + checkpoint_name(step), meta, chunks, side_files);
+      CheckpointWriter writer(folder + "/" + checkpoint_name(step));
+      const std::string part = write_checkpoint_part(writer.temporary(), 0, chunks);
+      writer.commit(meta, {&part, 1}, side_files);
       last_complete = step;
       if (keep == 0) return;
       auto found = list_checkpoints(folder);

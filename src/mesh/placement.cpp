@@ -69,9 +69,8 @@ std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pie
   return {c * n / num_pieces, (c + 1) * n / num_pieces};
 }
 
-std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh,
-                                                             std::int64_t rank) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> box;
+Box local_box(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank) {
+  Box box;
   for (std::size_t dim = 0; dim < shape.size(); ++dim) {
     std::int64_t num_pieces = 1, c = 0;
     if (dim < placement.dims.size())

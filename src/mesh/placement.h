@@ -10,6 +10,7 @@ namespace sheaf {
 
 using Atom = std::uint8_t;    // index into Mesh::atoms
 using Shape = std::vector<std::int64_t>;
+using Box = std::vector<std::pair<std::int64_t, std::int64_t>>;    // a part of a tensor: per dim, half-open
 
 // An indivisible part of the mesh; a rank has one coordinate on each. Atoms are ordered major to minor: the last is the fastest link.
 struct Mesh {
@@ -57,8 +58,7 @@ std::uint32_t mask(const std::vector<Atom>& atoms);
 std::pair<std::int64_t, std::int64_t> piece(std::int64_t n, std::int64_t num_pieces, std::int64_t c);
 
 // The half-open range of each dim that `rank` holds, before a cut by `flat`.
-std::vector<std::pair<std::int64_t, std::int64_t>> local_box(const Shape& shape, const Placement& placement, const Mesh& mesh,
-                                                             std::int64_t rank);
+Box local_box(const Shape& shape, const Placement& placement, const Mesh& mesh, std::int64_t rank);
 // Of the flattened local box, in elements, the half-open range that `rank` holds: all of it without `flat`. Cuts lie at multiples of
 // kFlatGranule; they nest when atoms are removed from the minor end.
 inline constexpr std::int64_t kFlatGranule = 16;

@@ -1,6 +1,8 @@
 #include "checkpoint/checkpoint.h"
 
+#define XXH_INLINE_ALL
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 #include <cstring>
 #include <filesystem>
@@ -8,6 +10,9 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint_writer.h"
+#include "checkpoint/checksum.h"
+#include "checkpoint/safetensors.h"
 #include "support/files.h"
 
 using namespace sheaf;
@@ -32,6 +37,12 @@ Written four_boxes() {
   w.chunks.push_back({"t", "parameter", DType::fp32, {}, {}, nullptr});
   for (std::size_t i = 0; i < w.chunks.size(); ++i) w.chunks[i].data = w.data[i].data();
   return w;
+}
+
+void write_checkpoint(const std::string& folder, const Json& meta, std::span<const ChunkToWrite> chunks) {
+  CheckpointWriter writer(folder);
+  const std::string part = write_checkpoint_part(writer.temporary(), 0, chunks);
+  writer.commit(meta, {&part, 1});
 }
 
 }    // namespace
@@ -79,17 +90,32 @@ TEST(Checkpoint, every_flipped_byte_of_the_data_is_found) {
   Checkpoint(path).verify();
 }
 
-TEST(Checkpoint, a_missing_chunk_or_file_is_an_error_that_names_it) {
+TEST(Checkpoint, one_rank_writes_the_bytes_of_format_version_1) {
   const test::TemporaryFolder folder;
-  Written w = four_boxes();
-  w.chunks.erase(w.chunks.begin() + 1);
-  write_checkpoint(folder.path() + "/c", {}, w.chunks);
-  const Checkpoint checkpoint(folder.path() + "/c");
-  std::vector<float> got(20);
-  EXPECT_THROW(checkpoint.read(*checkpoint.find("w", "parameter"), whole_box({5, 4}), got.data()), UserError);
-  EXPECT_THROW(checkpoint.verify(), UserError);
-  std::filesystem::remove(folder.path() + "/c/rank_00000.safetensors");
-  EXPECT_USER_ERROR(Checkpoint(folder.path() + "/c"), "rank_00000.safetensors");
+  write_checkpoint(folder / "c", {{"step", 3}}, four_boxes().chunks);
+  Json expected = {{"format", "sheaf checkpoint"}, {"version", 1}, {"meta", {{"step", 3}}}, {"tensors", Json::array()}};
+  Json w = {{"name", "w"}, {"kind", "parameter"}, {"dtype", "fp32"}, {"shape", {5, 4}}, {"chunks", Json::array()}};
+  const char* boxes[] = {"[[0,2],[0,1]]", "[[0,2],[1,4]]", "[[2,5],[0,3]]", "[[2,5],[3,4]]"};
+  for (int i = 0; i < 4; ++i)
+    w["chunks"].push_back(
+        {{"box", Json::parse(boxes[i])}, {"file", "rank_00000.safetensors"}, {"entry", fmt::format("parameter/w#{}", i)}});
+  expected["tensors"].push_back(w);
+  const Json chunk = {{"box", Json::array()}, {"file", "rank_00000.safetensors"}, {"entry", "parameter/t#0"}};
+  expected["tensors"].push_back({{"name", "t"}, {"kind", "parameter"}, {"dtype", "fp32"}, {"shape", Json::array()}, {"chunks", {chunk}}});
+  EXPECT_EQ(read_file(folder / "c/index.json"), expected.dump(1) + "\n");
+  const SafetensorsFile file(folder / "c/rank_00000.safetensors");
+  const float seven = 7;
+  EXPECT_EQ(file.metadata().at("parameter/t#0"), fmt::format("{:016x}", XXH3_64bits(&seven, sizeof(seven))));
+  EXPECT_EQ(file.tensors().front().name, "parameter/w#0");
+  EXPECT_EQ(file.tensors().back().name, "parameter/t#0");
+}
+
+TEST(Checkpoint, checksums_are_those_of_the_whole_whatever_the_blocks) {
+  std::vector<std::byte> bytes((std::size_t{1} << 24) * 2 + 5);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * i >> 5);
+  std::size_t read = 0;
+  EXPECT_EQ(checksum(bytes, [&](std::size_t n) { read += n; }), fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size())));
+  EXPECT_EQ(read, bytes.size());
 }
 
 TEST(Checkpoint, only_complete_ones_are_listed_and_leftovers_are_removed) {

@@ -116,6 +116,24 @@ TEST(HfWriter, bf16_and_mixed_dtypes_are_rounded_and_aligned) {
   EXPECT_EQ(wide[1], 1.0f);
   EXPECT_EQ(wide[2], 1.015625f);
 }
+TEST(HfWriter, parts_of_a_tensor_are_the_tensor) {
+  const TemporaryFolder folder;
+  std::vector<float> data(1 << 21);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<float>(i) * 0.37f;
+  const std::vector<TensorToWrite> tensors = {{"h", DType::bf16, {1 << 21}}, {"w", DType::fp32, {3, 7}}};
+  HfWriter whole(folder / "whole", {{"a", 1}}, tensors), parts(folder / "parts", {{"a", 1}}, tensors);
+  for (const char* name : {"h", "w"}) whole.write(name, DType::fp32, data.data());
+  whole.finish();
+  for (const auto& [first, count] : {std::pair(0, 1), {1, 1'500'000}, {1'500'001, (1 << 21) - 1'500'001}})
+    parts.write_part("h", first, count, DType::fp32, data.data() + first);
+  for (std::int64_t first = 0; first < 20; first += 10) parts.write_part("w", first, 10, DType::fp32, data.data() + first);
+  EXPECT_THROW(parts.finish(), InternalError);                                             // the last element of w is missing
+  EXPECT_THROW(parts.write_part("w", 10, 10, DType::fp32, data.data()), InternalError);    // written before
+  EXPECT_THROW(parts.write_part("w", 20, 2, DType::fp32, data.data()), InternalError);     // w has 21
+  parts.write_part("w", 20, 1, DType::fp32, data.data() + 20);
+  parts.finish();
+  EXPECT_EQ(read_file(folder / "parts/model.safetensors"), read_file(folder / "whole/model.safetensors"));
+}
 TEST(HfWriter, tokenizer_and_generation_files_come_along_and_nothing_else) {
   const TemporaryFolder folder;
   for (const auto* name :

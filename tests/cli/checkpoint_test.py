@@ -99,6 +99,7 @@ class Commands(Case):
             self.assertEqual((shown["step"], shown["committed"], shown["identity"]["seed"]), (step, step, 1))
             self.assertRegex(shown["written"], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
             kind = {"tensors": len(files.SHAPES), "elements": elements, "bytes": 4 * elements}
+            self.assertEqual(shown["files"], 1)
             self.assertEqual(shown["kinds"], {"adam_m": kind, "adam_v": kind, "parameter": kind})
             self.assertEqual({t["name"] for t in shown["tensors"]}, set(files.SHAPES))
             self.assertEqual(shown["config"], files.CONFIG)
@@ -136,7 +137,7 @@ class Commands(Case):
     def test_verify_names_file_and_chunk_of_all_damage(self):
         done = sheaf("checkpoint", "verify", self.output)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stdout, r"all \d+ chunks are as they were written: [\d.]+ KiB in \d+s, \d+ MB/s")
+        self.assertRegex(done.stdout, r"all \d+ chunks in 1 file are as they were written: [\d.]+ KiB in \d+s, \d+ MB/s")
         length = struct.unpack("<Q", self.rank.read_bytes()[:8])[0]
         header = json.loads(self.rank.read_bytes()[8:8 + length])
         names = [f"{kind}/model.norm.weight#0" for kind in ("parameter", "adam_v")]

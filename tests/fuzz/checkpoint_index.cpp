@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/export.h"
 #include "checkpoint/safetensors.h"
 #include "fuzz/scratch_folder.h"
@@ -24,7 +25,9 @@ class Sample {
       chunks.push_back({"w", "parameter", DType::fp32, {5, 4}, box, data.data()});
     chunks.push_back({"t", "parameter", DType::fp32, {}, {}, &scalar});
     const ModelRecord model{.config = {{"model_type", "llama"}}, .dtype = DType::bf16, .shapes = {{"w", {20}}, {"t", {}}}};
-    write_checkpoint(folder(), {{"step", 3}, {"model", to_json(model)}}, chunks);
+    CheckpointWriter writer(folder());
+    const std::string part = write_checkpoint_part(writer.temporary(), 0, chunks);
+    writer.commit({{"step", 3}, {"model", to_json(model)}}, {&part, 1});
   }
   std::string folder() const { return scratch_.path() + "/step_00000003"; }
   std::string output() const { return scratch_.path() + "/out"; }
