@@ -24,6 +24,7 @@ constexpr std::int64_t kChunkBytes = std::int64_t(1) << 30;    // MPI counts in 
 constexpr int kMaxAbortText = 2048;
 
 std::atomic<bool> g_failed = false;    // of this process
+std::atomic<bool> g_told = false;      // by the rank that failed first, which ends us all
 
 // Finalizing waits for all ranks: after a failure it would hang, and some launchers let the other ranks wait for ever. By then the message
 // of this process is on its way to stderr.
@@ -33,6 +34,7 @@ void at_exit(int status, void*) {
     MPI_Finalize();
   } else {
     std::fflush(nullptr);
+    if (g_told) std::this_thread::sleep_for(std::chrono::seconds(2));    // one MPI_Abort prints enough
     MPI_Abort(MPI_COMM_WORLD, status == 0 ? 2 : status);
   }
 }
@@ -111,11 +113,13 @@ class MpiTransport final : public Transport {
     if (MPI_Recv(text.data(), kMaxAbortText, MPI_CHAR, status.MPI_SOURCE, 0, control_, &status) == MPI_SUCCESS)
       MPI_Get_count(&status, MPI_CHAR, &length);
     text.resize(static_cast<std::size_t>(length));
+    g_told = true;
     end(text);
     throw RankFailure(text);
   }
 
-  // The others get the text, and are ended when this process exits.
+  // The others get the text, and are ended when this process exits. After a failed call there is only the latter: sending makes MPI go on
+  // with the messages of that call, whose memory is gone.
   void abort(const std::string& why) override {
     if (!end(why) || !any_thread_) return;
     for (int rank = 0; rank < size_; ++rank) {
