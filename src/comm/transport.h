@@ -29,7 +29,7 @@ struct Bytes {
 class Transport {
  public:
   virtual ~Transport() = default;
-  virtual std::string_view name() const = 0;    // local, mpi, nccl
+  virtual std::string_view name() const = 0;    // local, mpi, store, nccl, null
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
@@ -52,6 +52,9 @@ class Transport {
 
   // Called once for every group before its first use, by all of its ranks and in the same order: what takes long to set up is set up here.
   virtual void prepare(const Group&) {}
+
+  // Throws RankFailure if the run was ended, here or by another rank, or the transport has seen an error. Never waits: for loops that poll.
+  virtual void check() {}
 
   // For bytes on the host: this transport, unless it carries device memory only.
   virtual Transport& host() { return *this; }
