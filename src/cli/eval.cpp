@@ -105,7 +105,7 @@ int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
           line.show(fmt::format("{:.0f} of {:.0f} rows  {:.1f} rows/s  eta {}", done, all, done / line.seconds(),
                                 human_time(line.seconds() * (all - done) / done)));
         },
-        &stop);
+        [&] { return stop.load(); });
   }
   if (stop) return 130;
   if (logprobs) logprobs->finish();

@@ -17,7 +17,11 @@ struct TrainArguments {
   TrainFlags flags;
 };
 
-LoadedConfig load(const TrainArguments& a) {
+// Under a launcher it gives the number of ranks, and each process is one of them.
+LoadedConfig load(const TrainArguments& a, const Launch& launch) {
+  const std::int64_t ranks = launch.by == Launch::By::none ? 0 : launch.size;
+  if (ranks > 0 && a.nproc > 0 && a.nproc != ranks)
+    user_error("--nproc {}: the launcher started {} ranks, one a process; leave --nproc out", a.nproc, ranks);
   std::vector<std::string> overrides, files;
   for (const std::string& word : a.positional) (word.find('=') == std::string::npos ? files : overrides).push_back(word);
   if (!a.device.empty()) overrides.push_back("run.device=" + a.device);
@@ -28,11 +32,11 @@ LoadedConfig load(const TrainArguments& a) {
     if (files.size() != 1)
       user_error("train takes one run file and key.path=value overrides; found {}\nsee: sheaf train --help",
                  files.empty() ? "no file" : join(files, ", "));
-    return load_config(files[0], overrides);
+    return load_config(files[0], overrides, ranks);
   }
   if (!files.empty()) user_error("with --deepspeed everything else is key.path=value; found {}", quote(files[0]));
   if (a.model.empty() || a.data.empty()) user_error("--deepspeed needs --model DIR and --data FILE");
-  return load_deepspeed_config(a.deepspeed, a.model, a.data, overrides);
+  return load_deepspeed_config(a.deepspeed, a.model, a.data, overrides, ranks);
 }
 
 }    // namespace
@@ -54,9 +58,10 @@ Action train_command(CLI::App& app) {
   app.footer(
       "Writes run.json, metrics.jsonl and model/ (a HuggingFace folder) into run.output. Ctrl-C finishes the step and saves the model.");
   return [a]() -> int {
-    const LoadedConfig config = load(*a);
+    const Launch launch = detect_launch();
+    const LoadedConfig config = load(*a, launch);
     return until_interrupted(
-        [&](const std::atomic<bool>& stop) { return train(config, a->flags, stop) == TrainEnd::interrupted ? 130 : 0; });
+        [&](const std::atomic<bool>& stop) { return train(config, a->flags, launch, stop) == TrainEnd::interrupted ? 130 : 0; });
   };
 }
 

@@ -87,7 +87,10 @@ void fields(V& v, RunConfig& c) {
   v("gradient_accumulation_steps", c.batch.accumulation);
   v("gradient_clipping", c.gradient_clipping);
   v("bf16.enabled", c.bf16);
-  v("zero_optimization.stage", c.zero_stage);
+  v("zero_optimization.stage", c.zero.stage);
+  v("zero_optimization.stage3_param_persistence_threshold", c.zero.persist);
+  v("zero_optimization.mics_shard_size", c.zero.shard_ranks);
+  v("zero_optimization.zero_hpz_partition_size", c.zero.gather_ranks);
   v("tensor_parallel.autotp_size", c.parallel.tp);
   v("sequence_parallel_size", c.parallel.sp);
   v("expert_parallel", c.parallel);
@@ -225,6 +228,21 @@ void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t 
     user_error("{}: found {}, but {} = {}", settings.at(kDp), dp.get<std::int64_t>(), ranks_text(p), p.dp);
 }
 
+// DeepSpeed's spellings of "off" become 0.
+void resolve_zero(const Settings& settings, ZeroConfig& zero) {
+  zero.shard_ranks = std::max<std::int64_t>(zero.shard_ranks, 0);
+  if (zero.gather_ranks <= 1) zero.gather_ranks = 0;
+  const auto needs = [&](const char* path, std::int64_t size, std::int64_t stage) {
+    if (size > 0 && zero.stage < stage)
+      user_error("{}: found {}, which needs zero_optimization.stage {}; it is {}", settings.at(path), size, stage == 3 ? "3" : "1, 2 or 3", zero.stage);
+  };
+  needs("zero_optimization.mics_shard_size", zero.shard_ranks, 1);
+  needs("zero_optimization.zero_hpz_partition_size", zero.gather_ranks, 3);
+  if (zero.shard_ranks > 0 && zero.gather_ranks > zero.shard_ranks)
+    user_error("{}: found {}, more than the {} ranks of zero_optimization.mics_shard_size, over which parameters are cut already",
+               settings.at("zero_optimization.zero_hpz_partition_size"), zero.gather_ranks, zero.shard_ranks);
+}
+
 // DeepSpeed's rule: divide down, then insist on equality. 0 = not given.
 void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfig& p) {
   const BatchConfig given = b;
@@ -313,6 +331,7 @@ LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, 
   fields(reader, c);
   std::vector<std::string> chosen;
   resolve_parallel(settings, c.parallel, ranks > 0 ? ranks : c.run.nproc);
+  resolve_zero(settings, c.zero);
   resolve_batch(settings, c.batch, c.parallel);
   resolve_schedule(settings, c, chosen);
   check_evaluation(settings, c);

@@ -58,7 +58,16 @@ struct BatchConfig {
 // dp = ranks / (tp · sp). Experts use ep · etp of the same ranks.
 struct ParallelConfig {
   std::int64_t ranks = 1, dp = 1, tp = 1, sp = 1, ep = 1, etp = 1;
+  std::string tp_plan;    // of partition_config, as Options::tp_plan; "": the model's
   bool operator==(const ParallelConfig&) const = default;
+};
+
+struct ZeroConfig {
+  std::int64_t stage = 0;
+  std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole
+  std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks; 0: over all that hold the same
+  std::int64_t gather_ranks = 0;    // stage 3: the copy for use is cut over groups of so many ranks; 0: as the states
+  bool operator==(const ZeroConfig&) const = default;
 };
 
 struct RunConfig {
@@ -69,7 +78,7 @@ struct RunConfig {
   ParallelConfig parallel;
   double gradient_clipping = 0;    // 0: off
   bool bf16 = false;
-  std::int64_t zero_stage = 0;
+  ZeroConfig zero;
   OptimizerConfig optimizer;
   SchedulerConfig scheduler;
   bool operator==(const RunConfig&) const = default;

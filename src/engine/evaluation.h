@@ -1,11 +1,12 @@
 #pragma once
 // The loss of a model on rows that it does not train on.
-#include <atomic>
 #include <functional>
 #include <span>
 
 #include "base/json.h"
+#include "engine/ranks.h"
 #include "engine/row_buffers.h"
+#include "passes/pass.h"
 
 namespace sheaf {
 
@@ -23,6 +24,9 @@ struct EvaluatorOptions {
   std::int64_t rows_at_once = 1;
   // A training step on the same device: its weights are scored where they lie, without a copy.
   const Executor* beside = nullptr;
+  // On a mesh: this rank, and what `anchor` is told; rows_at_once are those of all ranks together.
+  Rank rank;
+  Options placement;
 };
 
 class Evaluator {
@@ -39,12 +43,14 @@ class Evaluator {
     std::span<const float> nll;
     std::span<const std::int32_t> targets;
   };
-  // All rows in order. `stop`, if given, ends it early: then the mean is of what was done. The sum over tokens is in fp64.
-  Evaluation run(const std::function<void(const Batch&)>& each = {}, const std::atomic<bool>* stop = nullptr);
+  // All rows in order. `stop`, if given, is asked before every batch and ends it early: then the mean is of what was done. The sum over
+  // tokens is in fp64. On a mesh all ranks call it, stop at the same batch, and get the same result; a Batch then has what this rank holds.
+  Evaluation run(const std::function<void(const Batch&)>& each = {}, const std::function<bool()>& stop = {});
 
  private:
   const RowSet& rows_;
   std::int64_t rows_at_once_;
+  Rank rank_;
   Executor executor_;
   RowBuffers buffers_;
   std::vector<float> nll_;

@@ -5,9 +5,17 @@
 
 namespace sheaf {
 
-RowBuffers::RowBuffers(const RowSet& rows, std::int64_t count) : count_(count), seq_len_(rows.seq_len()), documents_(rows.documents()) {
-  for (auto* buffer : {&ids_, &labels_, &positions_}) buffer->resize(static_cast<std::size_t>(count * seq_len_));
-  document_ends_.resize(static_cast<std::size_t>(count * documents_));
+RowBuffers::RowBuffers(const RowSet& rows, const Executor& executor)
+    : micro_batches_(executor.num_micro_batches()), seq_len_(rows.seq_len()), documents_(rows.documents()) {
+  const Graph& graph = executor.graph();
+  const Type& ids = graph.type(graph.find("ids"));    // [M, rows, tokens]
+  all_rows_ = ids.shape[1];
+  const Box box = local_box(ids.shape, ids.placement, graph.mesh, executor.rank());
+  std::tie(begin_, end_) = box[1];
+  std::tie(first_token_, last_token_) = box[2];
+  const auto count = static_cast<std::size_t>(micro_batches_ * rows_of_micro_batch());
+  for (auto* buffer : {&ids_, &labels_, &positions_}) buffer->resize(count * static_cast<std::size_t>(seq_len_));
+  document_ends_.resize(count * static_cast<std::size_t>(documents_));
   clear(0);
 }
 
@@ -19,8 +27,15 @@ RowPointers RowBuffers::row(std::int64_t i) {
 void RowBuffers::clear(std::int64_t from) {
   std::fill(ids_.begin() + from * seq_len_, ids_.end(), 0);
   std::fill(labels_.begin() + from * seq_len_, labels_.end(), kIgnoredLabel);
-  for (std::int64_t i = from; i < count_; ++i) std::iota(positions_.begin() + i * seq_len_, positions_.begin() + (i + 1) * seq_len_, 0);
+  for (auto at = positions_.begin() + from * seq_len_; at != positions_.end(); at += seq_len_) std::iota(at, at + seq_len_, 0);
   std::fill(document_ends_.begin() + from * documents_, document_ends_.end(), 0);
+}
+
+std::vector<std::int32_t> RowBuffers::held(const std::vector<std::int32_t>& rows) const {
+  if (last_token_ - first_token_ == seq_len_) return rows;
+  std::vector<std::int32_t> out;
+  for (auto at = rows.begin(); at != rows.end(); at += seq_len_) out.insert(out.end(), at + first_token_, at + last_token_);
+  return out;
 }
 
 void RowBuffers::give(Executor& executor) const {
@@ -28,7 +43,7 @@ void RowBuffers::give(Executor& executor) const {
     if (const Value v = executor.graph().find(name))
       executor.write(v, data.data(), static_cast<std::int64_t>(data.size() * sizeof(std::int32_t)));
   };
-  write("ids", ids_), write("labels", labels_), write("positions", positions_), write("document_ends", document_ends_);
+  write("ids", held(ids_)), write("labels", held(labels_)), write("positions", held(positions_)), write("document_ends", document_ends_);
 }
 
 }    // namespace sheaf

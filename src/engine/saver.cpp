@@ -14,6 +14,8 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/export.h"
 #include "checkpoint/safetensors.h"
+#include "comm/host_ops.h"
+#include "engine/held.h"
 
 namespace sheaf {
 namespace {
@@ -57,38 +59,72 @@ void remove_whole(const std::string& folder) {
 }    // namespace
 
 struct Saver::Impl {
+  Rank rank;
   std::string folder;
   std::int64_t keep;
   Json identity;
   ModelRecord model;
   std::vector<MappedFile> side_files;    // open from the start: what became of them since then does not matter
   std::vector<std::byte> snapshot;
-  std::thread writer;
-  std::atomic<std::int64_t> last_complete = 0;
-  std::string error;
 
-  std::string wait() {
-    if (writer.joinable()) writer.join();
-    return std::exchange(error, "");
+  // The write in hand.
+  bool writing = false;
+  std::int64_t step = 0;
+  Json meta;
+  std::optional<CheckpointWriter> writer;    // rank 0
+  std::thread thread;
+  std::string part;
+  std::atomic<bool> part_written = false;
+  std::int64_t last_complete = 0;
+
+  explicit Impl(const Rank& r) : rank(r) {}
+
+  std::string said_by_first(const std::string& text, const char* what) const {
+    return rank.transport ? broadcast_text(*rank.host(), text, 0, what) : text;
   }
 
-  void write(const Json& meta, const std::vector<ChunkToWrite>& chunks, std::int64_t step) {
-    try {
-      CheckpointWriter writer(folder + "/" + checkpoint_name(step));
-      const std::string part = write_checkpoint_part(writer.temporary(), 0, chunks);
-      writer.commit(meta, {&part, 1}, side_files);
-      last_complete = step;
-      if (keep == 0) return;
-      auto found = list_checkpoints(folder);
-      for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) remove_whole(found[i].folder);
-    } catch (const std::exception& failure) {
-      error = failure.what();
+  // All ranks. Puts the parts together.
+  std::string commit() {
+    thread.join();
+    writing = false;
+    const auto parts = rank.transport ? all_gather_text(*rank.host(), part, "the parts of a checkpoint") : std::vector<std::string>{part};
+    std::string error;
+    if (rank.is_first()) {
+      try {
+        writer->commit(meta, parts, side_files);
+        if (keep > 0) {
+          auto found = list_checkpoints(folder);
+          for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < found.size(); ++i) remove_whole(found[i].folder);
+        }
+      } catch (const std::exception& failure) {
+        error = failure.what();
+      }
+      writer.reset();
     }
+    error = said_by_first(error, "the end of a checkpoint");
+    if (error.empty()) last_complete = step;
+    return error;
+  }
+
+  // All ranks. Where the files go, or what went wrong.
+  std::string begin(std::string& temporary) {
+    std::string error;
+    if (rank.is_first()) {
+      try {
+        writer.emplace(folder + "/" + checkpoint_name(step));
+        temporary = writer->temporary();
+      } catch (const std::exception& failure) {
+        error = failure.what();
+      }
+    }
+    error = said_by_first(error, "the start of a checkpoint");
+    if (error.empty()) temporary = said_by_first(temporary, "the folder of a checkpoint");
+    return error;
   }
 };
 
-Saver::Saver(std::string folder, std::int64_t keep, Json identity, Json config, const SaveOptions& model)
-    : impl_(std::make_unique<Impl>()) {
+Saver::Saver(const Rank& rank, std::string folder, std::int64_t keep, Json identity, Json config, const SaveOptions& model)
+    : impl_(std::make_unique<Impl>(rank)) {
   impl_->folder = std::move(folder);
   impl_->keep = keep;
   impl_->identity = std::move(identity);
@@ -96,33 +132,54 @@ Saver::Saver(std::string folder, std::int64_t keep, Json identity, Json config, 
   if (!model.side_files_from.empty())
     for (const std::string& path : side_files(model.side_files_from)) impl_->side_files.emplace_back(path);
 }
-Saver::~Saver() { impl_->wait(); }
-std::string Saver::finish() { return impl_->wait(); }
+Saver::~Saver() {
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+std::string Saver::finish() { return impl_->writing ? impl_->commit() : ""; }
 std::int64_t Saver::last_complete() const { return impl_->last_complete; }
 
+std::string Saver::poll() {
+  if (!impl_->writing || !all_of_ranks(impl_->rank, impl_->part_written, "a checkpoint")) return "";
+  return impl_->commit();
+}
+
 std::string Saver::save(const Executor& executor, const Progress& progress) {
-  std::string error = impl_->wait();
+  Impl& m = *impl_;
+  std::string error = finish();
+  m.step = progress.step;
+  std::string temporary;
+  if (const std::string failed = m.begin(temporary); !failed.empty()) return failed;
   const Graph& graph = executor.graph();
   const std::vector<Stored> states = stored_states(graph);
   std::int64_t bytes = 0;
-  for (const Stored& state : states) bytes += graph.type(state.v).bytes();
-  impl_->snapshot.resize(static_cast<std::size_t>(bytes));
-  std::vector<ChunkToWrite> chunks;
-  std::byte* at = impl_->snapshot.data();
   for (const Stored& state : states) {
-    const Type& type = graph.type(state.v);
-    executor.read(state.v, at, type.bytes());
-    if (state.kind == "parameter") impl_->model.shapes[state.name] = file_shape(graph[state.v]);
-    chunks.push_back({state.name, state.kind, type.dtype, type.shape, whole_box(type.shape), at});
-    at += type.bytes();
+    if (state.kind == "parameter") m.model.shapes[state.name] = file_shape(graph[state.v]);
+    if (is_first_holder(graph, state.v, executor.rank())) bytes += executor.local_bytes(state.v);
   }
-  Json meta;
-  meta["step"] = progress.step;
-  meta["committed"] = progress.committed;
-  meta["written"] = now();
-  meta["identity"] = impl_->identity;
-  meta["model"] = to_json(impl_->model);
-  impl_->writer = std::thread([this, meta, chunks = std::move(chunks), step = progress.step] { impl_->write(meta, chunks, step); });
+  m.snapshot.resize(static_cast<std::size_t>(bytes));
+  std::vector<ChunkToWrite> chunks;
+  std::byte* at = m.snapshot.data();
+  for (const Stored& state : states) {
+    if (!is_first_holder(graph, state.v, executor.rank())) continue;
+    const Type& type = graph.type(state.v);
+    executor.read(state.v, at, executor.local_bytes(state.v));
+    for (const Box& box : held_boxes(graph, state.v, executor.rank())) {
+      chunks.push_back({state.name, state.kind, type.dtype, type.shape, box, at});
+      at += num_elements(box) * size_bytes(type.dtype);
+    }
+  }
+  m.meta = {};
+  m.meta["step"] = progress.step;
+  m.meta["committed"] = progress.committed;
+  m.meta["written"] = now();
+  m.meta["identity"] = m.identity;
+  m.meta["model"] = to_json(m.model);
+  m.writing = true;
+  m.part_written = false;
+  m.thread = std::thread([&m, temporary, chunks = std::move(chunks), rank = executor.rank()] {
+    m.part = write_checkpoint_part(temporary, rank, chunks);
+    m.part_written = true;
+  });
   return error;
 }
 
@@ -145,8 +202,9 @@ static void check_same_config(const Checkpoint& checkpoint, const Json& config) 
                    shown(then, key), shown(config, key));
 }
 
-std::optional<Progress> restore(Executor& executor, const std::string& folder, const Json& identity, const Json& config) {
-  remove_unfinished_checkpoints(folder);
+std::optional<Progress> restore(const Rank& rank, Executor& executor, const std::string& folder, const Json& identity, const Json& config) {
+  if (rank.is_first()) remove_unfinished_checkpoints(folder);
+  if (rank.transport) barrier(*rank.host(), "looking for a checkpoint");
   const auto found = list_checkpoints(folder);
   if (found.empty()) return std::nullopt;
   const Checkpoint checkpoint(found.back().folder);
@@ -172,12 +230,17 @@ std::optional<Progress> restore(Executor& executor, const std::string& folder, c
     if (tensor->shape != type.shape || tensor->dtype != type.dtype)
       user_error("{}: {} of {} is {} {}, this model has {} {}", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype),
                  shape_text(tensor->shape), name(type.dtype), shape_text(type.shape));
-    data.resize(static_cast<std::size_t>(type.bytes()));
-    checkpoint.read(*tensor, whole_box(type.shape), data.data());
-    if (state.kind == "parameter")
-      write_master(executor, state.v, {reinterpret_cast<const float*>(data.data()), data.size() / sizeof(float)});
-    else
-      executor.write(state.v, data.data(), type.bytes());
+    if (state.kind == "parameter") {
+      write_master(executor, state.v, [&](const Box& box, float* to) { checkpoint.read(*tensor, box, to); });
+      continue;
+    }
+    data.resize(static_cast<std::size_t>(executor.local_bytes(state.v)));
+    std::byte* at = data.data();
+    for (const Box& box : held_boxes(graph, state.v, executor.rank())) {
+      checkpoint.read(*tensor, box, at);
+      at += num_elements(box) * size_bytes(type.dtype);
+    }
+    executor.write(state.v, data.data(), executor.local_bytes(state.v));
   }
   return Progress{meta.at("step").get<std::int64_t>(), meta.at("committed").get<std::int64_t>()};
 }

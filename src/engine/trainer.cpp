@@ -15,7 +15,9 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "engine/corpus.h"
+#include "comm/host_ops.h"
 #include "engine/evaluation.h"
+#include "engine/placement.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
@@ -68,15 +70,17 @@ Model open_model(const ModelSource& source) {
   return model;
 }
 
-Graph build_step(const RunConfig& config, const Json& model, std::int64_t documents, const TrainFlags& flags) {
-  const ModelShape shape{.rows = config.batch.micro, .seq_len = config.data.seq_len, .documents = documents};
-  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32);
+Graph build_step(const RunConfig& config, const Json& model, const DenseConfig& parsed, std::int64_t documents, const TrainFlags& flags,
+                 const std::string& where) {
+  const ModelShape shape{.rows = config.batch.micro * config.parallel.dp, .seq_len = config.data.seq_len, .documents = documents};
+  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32, Mode::train, where);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
   options.eps = config.optimizer.eps;
   options.weight_decay = config.optimizer.weight_decay;
   options.clip = config.gradient_clipping;
   options.num_micro_batches = config.batch.accumulation;
+  set_placement(options, config, model, parsed);
   RunPasses run;
   if (!flags.dump_ir.empty()) {
     fs::create_directories(flags.dump_ir);
@@ -102,12 +106,6 @@ void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, 
   const auto t = static_cast<double>(committed + 1);
   executor.set_argument("bias1", config.optimizer.bias_correction ? 1 - std::pow(rates.beta1, t) : 1.0);
   executor.set_argument("bias2", config.optimizer.bias_correction ? 1 - std::pow(rates.beta2, t) : 1.0);
-}
-
-// A full disk does not end a run that may outlive it, unless the user wants that.
-void save_failed(RunLog& log, const RunConfig& config, const std::string& error) {
-  if (config.run.stop_on_save_error) user_error("checkpoint not written: {}", error);
-  log.say("WARNING: checkpoint not written, the last complete one stays: " + error);
 }
 
 void report_profile(RunLog& log, const Executor& executor, const std::string& output, std::int64_t step) {
@@ -139,64 +137,37 @@ CorpusOptions corpus_options(const RunConfig& config, const DenseConfig& model, 
           .say = [](const std::string& line) { std::printf("%s\n", line.c_str()), std::fflush(stdout); }};
 }
 
-// A run, from what was read to the model folder. Nothing is written before everything that can be refused has been looked at.
-class Run {
- public:
-  Run(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop)
-      : config_(loaded.config),
-        flags_(flags),
-        stop_(stop),
-        device_(chosen_device(config_)),
-        source_(open_model(config_.model)),
-        where_(source_.folder ? source_.folder->path() + "/config.json" : "model.config"),
-        model_(parse_model_config(source_.config, where_)) {
-    check_output_folder(config_.run.output, flags.resume);
-    corpus_.emplace(config_.data.train, corpus_options(config_, model_, stop));
-    batches_ = corpus_->batches(config_.batch.global, config_.data.shuffle, static_cast<std::uint64_t>(config_.run.seed));
-    if (!config_.data.eval.empty()) {
-      CorpusOptions options = corpus_options(config_, model_, stop);
+// What the ranks of a process share: read once, then only looked at. Nothing is written before everything that can be refused was seen.
+struct Inputs {
+  const RunConfig& config;
+  const TrainFlags& flags;
+  const std::atomic<bool>& stop;
+  DeviceKind device;
+  Model source;
+  std::string where;    // the model's configuration is from
+  DenseConfig model;
+  std::optional<Corpus> corpus, eval_corpus;
+  Graph step;
+  double peak_flops = 0;
+
+  Inputs(const LoadedConfig& loaded, const TrainFlags& train_flags, const std::atomic<bool>& stop_flag)
+      : config(loaded.config),
+        flags(train_flags),
+        stop(stop_flag),
+        device(chosen_device(config)),
+        source(open_model(config.model)),
+        where(source.folder ? source.folder->path() + "/config.json" : "model.config"),
+        model(parse_model_config(source.config, where)) {
+    check_output_folder(config.run.output, flags.resume);
+    corpus.emplace(config.data.train, corpus_options(config, model, stop));
+    if (!config.data.eval.empty()) {
+      CorpusOptions options = corpus_options(config, model, stop);
       options.held_out = 0;
-      eval_corpus_.emplace(std::vector<CorpusFile>{{config_.data.eval}}, options);
+      eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
     }
-    build();
-    const Json same = identity(config_, *corpus_);
-    const std::string checkpoints = config_.run.output + "/checkpoints";
-    if (flags.resume)
-      if (const auto found = restore(*executor_, checkpoints, same, source_.config)) done_ = *found;
-    resumed_at_ = done_.step;
-    make_output_folder(config_.run.output);
-    write_file_atomically(config_.run.output + "/run.json", resolved(config_).dump(2) + "\n");
-    saver_.emplace(checkpoints, config_.run.keep, same, source_.config, as_read());
-    log_.emplace(config_.run.output, RunLogOptions{.num_steps = config_.run.steps,
-                                                   .log_every = config_.run.log_every,
-                                                   .done = done_.step,
-                                                   .stop_on_write_error = config_.run.stop_on_save_error});
-    announce(loaded.banner, checkpoints);
+    step = build_step(config, source.config, model, corpus->rows().documents(), flags, where);
   }
 
-  TrainEnd go() {
-    RowBuffers rows(corpus_->rows(), config_.batch.global);
-    bool interrupted = false;
-    while (done_.step < config_.run.steps && !interrupted) {
-      StepRecord record = step(rows);
-      const bool last = done_.step == config_.run.steps;
-      if (evaluator_ && (last || (config_.run.eval_every > 0 && done_.step % config_.run.eval_every == 0))) record.evaluation = evaluate();
-      record.last_checkpoint = std::max(saver_->last_complete(), resumed_at_);
-      log_->add(record);
-      if (done_.step == flags_.profile) report_profile(*log_, *executor_, config_.run.output, done_.step);
-      interrupted = stop_.load();
-      if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
-        if (const std::string error = saver_->save(*executor_, done_); !error.empty()) save_failed(*log_, config_, error);
-    }
-    if (interrupted) log_->say("interrupted: the step is finished, saving the model");
-    if (const std::string error = saver_->finish(); !error.empty()) save_failed(*log_, config_, error);
-    log_->finish();
-    save_weights(*executor_, config_.run.output + "/model", source_.config, as_read());
-    log_->say(log_->summary());
-    return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
-  }
-
- private:
   static DeviceKind chosen_device(const RunConfig& config) {
     const DeviceKind device = config.run.device.empty()     ? default_device()
                               : config.run.device == "cuda" ? DeviceKind::cuda
@@ -204,69 +175,146 @@ class Run {
     check_device(device);
     return device;
   }
-  SaveOptions as_read() const { return {.dtype = source_.dtype, .side_files_from = source_.folder ? source_.folder->path() : ""}; }
-  DType compute() const { return config_.bf16 ? DType::bf16 : DType::fp32; }
+  SaveOptions as_read() const { return {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""}; }
+  DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }
+  bool deterministic() const { return config.run.deterministic.value_or(device == DeviceKind::cpu); }
+  const RowSet* held_out() const { return eval_corpus ? &eval_corpus->rows() : corpus->held_out(); }
+};
 
-  // The step's graph and executor with their weights, and the evaluation's beside it.
+// A run on one rank. What is said and written, rank 0 says and writes.
+class Run {
+ public:
+  Run(const Inputs& in, const Rank& rank, const std::vector<std::string>& banner)
+      : in_(in),
+        config_(in.config),
+        rank_(rank),
+        batches_(in.corpus->batches(config_.batch.global, config_.data.shuffle, static_cast<std::uint64_t>(config_.run.seed))),
+        executor_(in.step, {.device = in.device,
+                            .device_index = rank.device_index,
+                            .deterministic = in.deterministic(),
+                            .transport = rank.transport}) {
+    build();
+    const Json same = identity(config_, *in.corpus);
+    const std::string checkpoints = config_.run.output + "/checkpoints";
+    if (in.flags.resume)
+      if (const auto found = restore(rank, executor_, checkpoints, same, in.source.config)) done_ = *found;
+    resumed_at_ = done_.step;
+    if (rank.is_first()) {
+      make_output_folder(config_.run.output);
+      write_file_atomically(config_.run.output + "/run.json", resolved(config_).dump(2) + "\n");
+    }
+    saver_.emplace(rank, checkpoints, config_.run.keep, same, in.source.config, in.as_read());
+    if (rank.is_first()) {
+      log_.emplace(config_.run.output, RunLogOptions{.num_steps = config_.run.steps,
+                                                     .log_every = config_.run.log_every,
+                                                     .done = done_.step,
+                                                     .stop_on_write_error = config_.run.stop_on_save_error});
+      announce(banner, checkpoints);
+    }
+  }
+
+  TrainEnd go() {
+    RowBuffers rows(in_.corpus->rows(), executor_);
+    bool interrupted = false;
+    while (done_.step < config_.run.steps && !interrupted) {
+      StepRecord record = step(rows);
+      const bool last = done_.step == config_.run.steps;
+      if (evaluator_ && (last || (config_.run.eval_every > 0 && done_.step % config_.run.eval_every == 0))) record.evaluation = evaluate();
+      save_failed(saver_->poll());
+      record.last_checkpoint = std::max(saver_->last_complete(), resumed_at_);
+      if (log_) log_->add(record);
+      if (log_ && done_.step == in_.flags.profile) report_profile(*log_, executor_, config_.run.output, done_.step);
+      interrupted = stopped();
+      if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
+        save_failed(saver_->save(executor_, done_));
+    }
+    if (interrupted) say("interrupted: the step is finished, saving the model");
+    save_failed(saver_->finish());
+    if (log_) log_->finish();
+    save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, in_.as_read());
+    if (log_) log_->say(log_->summary());
+    return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
+  }
+
+ private:
+  bool stopped() const { return any_of_ranks(rank_, in_.stop.load(), "the end of a step"); }
+  void say(const std::string& line) {
+    if (log_) log_->say(line);
+  }
+  // A full disk does not end a run that may outlive it, unless the user wants that.
+  void save_failed(const std::string& error) {
+    if (error.empty()) return;
+    if (config_.run.stop_on_save_error) user_error("checkpoint not written: {}", error);
+    say("WARNING: checkpoint not written, the last complete one stays: " + error);
+  }
+
+  // The step's executor with its weights, and the evaluation's beside it.
   void build() {
-    const bool deterministic = config_.run.deterministic.value_or(device_ == DeviceKind::cpu);
-    executor_.emplace(build_step(config_, source_.config, corpus_->rows().documents(), flags_),
-                      ExecutorOptions{.device = device_, .deterministic = deterministic});
-    if (!flags_.dump_ir.empty()) write_file_atomically(flags_.dump_ir + "/plan.txt", executor_->describe());
-    if (source_.folder)
-      load_weights(*executor_, *source_.folder, model_.tied_head);
+    if (!in_.flags.dump_ir.empty() && rank_.is_first()) write_file_atomically(in_.flags.dump_ir + "/plan.txt", executor_.describe());
+    if (in_.source.folder)
+      load_weights(executor_, *in_.source.folder, in_.model.tied_head);
     else
-      init_weights(*executor_, static_cast<std::uint64_t>(config_.run.seed));
-    if (const RowSet* held_out = eval_corpus_ ? &eval_corpus_->rows() : corpus_->held_out())
-      evaluator_.emplace(source_.config, where_, *held_out,
-                         EvaluatorOptions{.compute = compute(),
-                                          .device = device_,
-                                          .deterministic = deterministic,
-                                          .rows_at_once = config_.batch.micro,
-                                          .beside = &*executor_});
-    flops_per_token_ = model_flops_per_token(model_, config_.data.seq_len);
-    peak_flops_ = measured_matmul_rate(device_, compute());
+      init_weights(executor_, static_cast<std::uint64_t>(config_.run.seed));
+    if (const RowSet* held_out = in_.held_out()) {
+      Options placement;
+      set_placement(placement, config_, in_.source.config, in_.model);
+      evaluator_.emplace(in_.source.config, in_.where, *held_out,
+                         EvaluatorOptions{.compute = in_.compute(),
+                                          .device = in_.device,
+                                          .deterministic = in_.deterministic(),
+                                          .rows_at_once = config_.batch.micro * config_.parallel.dp,
+                                          .beside = &executor_,
+                                          .rank = rank_,
+                                          .placement = placement});
+    }
+    flops_per_token_ = model_flops_per_token(in_.model, config_.data.seq_len) / static_cast<double>(config_.parallel.ranks);
+    peak_flops_ = rank_.transport && in_.device == DeviceKind::cpu ? 0 : measured_matmul_rate(in_.device, in_.compute());
+    peak_bytes_ = max_of_ranks(rank_, static_cast<double>(executor_.peak_bytes() + (evaluator_ ? evaluator_->executor().peak_bytes() : 0)),
+                               "the start");
     return_freed_memory();
   }
 
   void announce(const std::vector<std::string>& banner, const std::string& checkpoints) {
-    if (flags_.resume)
+    if (in_.flags.resume)
       log_->say(done_.step ? fmt::format("resumed after step {}", done_.step)
                            : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
     for (const std::string& line : banner) log_->say(line);
-    for (const std::string& line : corpus_->description(config_.run.steps * config_.batch.global)) log_->say(line);
-    const Graph& graph = executor_->graph();
+    for (const std::string& line : in_.corpus->description(config_.run.steps * config_.batch.global)) log_->say(line);
+    const Graph& graph = executor_.graph();
     std::int64_t parameters = 0;
     for (const Value v : graph.all(ValueKind::state))
       if (graph[v].attrs.has("trainable")) parameters += num_elements(graph.type(v).shape);
     log_->say(fmt::format(
         "{} with {} parameters on {} in {}; {} rows of {} tokens, {} a step ({} micro-batches of {}); {} planned: {} states and inputs, {} "
         "for a step",
-        model_.model_type, human_count(static_cast<double>(parameters)), name(device_), name(compute()), corpus_->rows().count(),
-        config_.data.seq_len, config_.batch.global, config_.batch.accumulation, config_.batch.micro,
-        human_bytes(static_cast<double>(executor_->planned_bytes())),
-        human_bytes(static_cast<double>(executor_->memory().persistent_bytes)),
-        human_bytes(static_cast<double>(executor_->memory().arena_bytes))));
+        in_.model.model_type, human_count(static_cast<double>(parameters)), name(in_.device), name(in_.compute()),
+        in_.corpus->rows().count(), config_.data.seq_len, config_.batch.global, config_.batch.accumulation, config_.batch.micro,
+        human_bytes(static_cast<double>(executor_.planned_bytes())),
+        human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
+        human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
     if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));
   }
 
   StepRecord step(RowBuffers& rows) {
     const auto begin = std::chrono::steady_clock::now();
-    batches_->fill(done_.step, 0, config_.batch.global, rows.row(0));
-    rows.give(*executor_);
+    for (std::int64_t m = 0; m < rows.num_micro_batches(); ++m) {
+      const auto [first, last] = rows.places(m);
+      batches_->fill(done_.step, first, last, rows.row(m * rows.rows_of_micro_batch()));
+    }
+    rows.give(executor_);
     const Rates rate = rates(config_.scheduler, config_.optimizer, done_.committed);
-    set_rates(*executor_, config_, rate, done_.committed);
-    executor_->time_calls(done_.step + 1 == flags_.profile);
-    executor_->run_step();
+    set_rates(executor_, config_, rate, done_.committed);
+    executor_.time_calls(done_.step + 1 == in_.flags.profile);
+    executor_.run_step();
     StepRecord record;
     record.step = ++done_.step;
-    record.loss = executor_->metric("loss"), record.grad_norm = executor_->metric("grad_norm");
-    record.committed = executor_->metric("commit") != 0;
+    record.loss = executor_.metric("loss"), record.grad_norm = executor_.metric("grad_norm");
+    record.committed = executor_.metric("commit") != 0;
     done_.committed += record.committed;
     record.lr = rate.lr;
-    record.tokens = static_cast<std::int64_t>(executor_->metric("tokens"));
+    record.tokens = static_cast<std::int64_t>(executor_.metric("tokens"));
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    record.peak_bytes = executor_->peak_bytes() + (evaluator_ ? evaluator_->executor().peak_bytes() : 0);
+    record.peak_bytes = static_cast<std::int64_t>(peak_bytes_);
     const auto all_tokens = static_cast<double>(config_.batch.global * config_.data.seq_len);
     record.peak_share = peak_flops_ > 0 ? flops_per_token_ * all_tokens / record.seconds / peak_flops_ : 0;
     return record;
@@ -277,6 +325,7 @@ class Run {
     using Clock = std::chrono::steady_clock;
     const auto begin = Clock::now();
     auto said = begin;
+    bool stop = false;
     const Evaluation result = evaluator_->run(
         [&](const Evaluator::Batch& batch) {
           const auto now = Clock::now();
@@ -284,35 +333,55 @@ class Run {
           said = now;
           const std::int64_t done = batch.first_row + batch.rows, all = evaluator_->rows().count();
           const double seconds = std::chrono::duration<double>(now - begin).count();
-          log_->say(fmt::format("evaluation: {} of {} rows, eta {}", done, all,
-                                human_time(seconds * static_cast<double>(all - done) / static_cast<double>(done))));
+          say(fmt::format("evaluation: {} of {} rows, eta {}", done, all,
+                          human_time(seconds * static_cast<double>(all - done) / static_cast<double>(done))));
         },
-        &stop_);
-    if (stop_) return std::nullopt;
+        [&] { return stop = stopped(); });
+    if (stop) return std::nullopt;
     return EvalRecord{
         .step = done_.step, .loss = result.loss, .perplexity = result.perplexity(), .tokens = result.tokens, .seconds = result.seconds};
   }
 
+  const Inputs& in_;
   const RunConfig& config_;
-  const TrainFlags& flags_;
-  const std::atomic<bool>& stop_;
-  DeviceKind device_;
-  Model source_;
-  std::string where_;    // the model's configuration is from
-  DenseConfig model_;
-  std::optional<Corpus> corpus_, eval_corpus_;
+  Rank rank_;
   std::unique_ptr<Batches> batches_;
-  std::optional<Executor> executor_;
+  Executor executor_;
   std::optional<Evaluator> evaluator_;
-  double flops_per_token_ = 0, peak_flops_ = 0;
-  Progress done_;
-  std::int64_t resumed_at_ = 0;
   std::optional<Saver> saver_;
-  std::optional<RunLog> log_;
+  std::optional<RunLog> log_;    // rank 0
+  Progress done_;
+  std::int64_t resumed_at_ = 0;    // step of the checkpoint that the run began with
+  double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;
 };
+
+// Ranks of several processes must have been started alike: what differs would end in numbers that mean nothing, or in a wait without end.
+void expect_alike(const Rank& rank, const Inputs& in) {
+  if (!rank.transport) return;
+  Transport& host = *rank.host();
+  expect_equal(host, resolved(in.config).dump(), "the configuration");
+  expect_equal(host, in.corpus->identity().dump(), "the training data");
+  expect_equal(host, print(in.step), "the plan");
+}
 
 }    // namespace
 
-TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop) { return Run(loaded, flags, stop).go(); }
+TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch& launch, const std::atomic<bool>& stop) {
+  const RunConfig& config = loaded.config;
+  std::optional<Inputs> shared;
+  TrainEnd end = TrainEnd::finished;
+  const RanksOptions ranks{.nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = Inputs::chosen_device(config)};
+  const auto work = [&](const Rank& rank) {
+    // Processes read for themselves; threads share what was read before they began.
+    if (!shared) shared.emplace(loaded, flags, stop);
+    expect_alike(rank, *shared);
+    Run run(*shared, rank, loaded.banner);
+    const TrainEnd mine = run.go();
+    if (rank.is_first()) end = mine;
+  };
+  if (launch.size == 1) shared.emplace(loaded, flags, stop);
+  run_ranks(launch, ranks, work);
+  return end;
+}
 
 }    // namespace sheaf

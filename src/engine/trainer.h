@@ -3,6 +3,7 @@
 #include <atomic>
 #include <string>
 
+#include "comm/launch.h"
 #include "engine/config.h"
 
 namespace sheaf {
@@ -16,7 +17,7 @@ struct TrainFlags {
 enum class TrainEnd { finished, interrupted };
 
 // Runs to the end, or until `stop` is set: then the step in hand is finished and the model is saved. Throws UserError before anything is
-// written if the run cannot start.
-TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop);
+// written if the run cannot start. launch: who started this process, with how many others; else run.nproc threads are the ranks.
+TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch& launch, const std::atomic<bool>& stop);
 
 }    // namespace sheaf

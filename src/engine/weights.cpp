@@ -1,12 +1,15 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "checkpoint/convert.h"
+#include "engine/held.h"
 
 namespace sheaf {
 namespace {
@@ -30,17 +33,27 @@ bool is_ignored(std::string_view name, bool tied_head) {
 
 }    // namespace
 
-void write_master(Executor& executor, Value v, std::span<const float> data) {
+void write_master(Executor& executor, Value v, const FillBox& fill) {
   const Graph& graph = executor.graph();
-  const auto write = [&](Value to) {
+  std::vector<float> data;
+  std::vector<std::byte> low;
+  for (const Value to : {v, graph.find(graph[v].name + ".c")}) {
+    if (!to) continue;
     const Type& type = graph.type(to);
-    if (type.dtype == DType::fp32) return executor.write(to, data.data(), type.bytes());
-    std::vector<std::byte> low(static_cast<std::size_t>(type.bytes()));
+    data.resize(static_cast<std::size_t>(num_elements(executor.local_shape(to))));
+    float* at = data.data();
+    for (const Box& box : held_boxes(graph, to, executor.rank())) {
+      fill(box, at);
+      at += num_elements(box);
+    }
+    if (type.dtype == DType::fp32) {
+      executor.write(to, data.data(), executor.local_bytes(to));
+      continue;
+    }
+    low.resize(static_cast<std::size_t>(executor.local_bytes(to)));
     convert(DType::fp32, data.data(), type.dtype, low.data(), static_cast<std::int64_t>(data.size()));
-    executor.write(to, low.data(), type.bytes());
-  };
-  write(v);
-  if (const Value derived = graph.find(graph[v].name + ".c")) write(derived);
+    executor.write(to, low.data(), executor.local_bytes(to));
+  }
 }
 
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
@@ -48,45 +61,52 @@ void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   std::vector<ExpectedTensor> expected;
   for (const Value v : weights_of(graph)) expected.push_back({graph[v].name, file_shape(graph[v])});
   check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored(name, tied_head); });
-  std::vector<float> data;
   for (const Value v : weights_of(graph)) {
     const StoredTensor& stored = folder.weights().at(graph[v].name);
     if (!is_convertible(stored.dtype, DType::fp32))
       user_error("{}: tensor '{}' is {}; wanted bf16, fp16 or fp32", folder.path(), stored.name, name(stored.dtype));
-    data.resize(static_cast<std::size_t>(stored.count()));
-    convert(stored.dtype, stored.bytes.data(), DType::fp32, data.data(), stored.count());
-    write_master(executor, v, data);
+    // Splitting dims moves no element: a box of the state is runs of the file's tensor.
+    write_master(executor, v, [&](const Box& box, float* to) {
+      for_each_run(graph.type(v).shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
+        convert(stored.dtype, stored.bytes.data() + first * size_bytes(stored.dtype), DType::fp32, to + at, count);
+      });
+    });
   }
 }
 
 void init_weights(Executor& executor, std::uint64_t seed) {
   const Graph& graph = executor.graph();
-  std::vector<float> data;
   for (const Value v : weights_of(graph)) {
     const ValueInfo& info = graph[v];
-    data.assign(static_cast<std::size_t>(num_elements(info.type.shape)), info.attrs.text("init") == "ones" ? 1.0f : 0.0f);
-    if (info.attrs.text("init") == "normal") fill_normal(data, seed, hash_text(info.name), 0, 0, info.attrs.number("std"));
-    if (info.attrs.has("zero_row")) {    // the embedding of the padding token
-      const std::int64_t width = info.type.shape.back(), row = info.attrs.integer("zero_row");
-      std::fill_n(data.begin() + row * width, width, 0.0f);
-    }
-    write_master(executor, v, data);
+    const std::int64_t width = info.type.shape.empty() ? 1 : info.type.shape.back();
+    const std::int64_t zero_row = info.attrs.has("zero_row") ? info.attrs.integer("zero_row") : -1;    // the embedding of the padding token
+    write_master(executor, v, [&](const Box& box, float* to) {
+      for_each_run(info.type.shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
+        const std::span<float> run(to + at, static_cast<std::size_t>(count));
+        std::fill(run.begin(), run.end(), info.attrs.text("init") == "ones" ? 1.0f : 0.0f);
+        if (info.attrs.text("init") == "normal")
+          fill_normal(run, seed, hash_text(info.name), static_cast<std::uint64_t>(first), 0, info.attrs.number("std"));
+        const std::int64_t begin = std::max(first, zero_row * width), end = std::min(first + count, (zero_row + 1) * width);
+        if (zero_row >= 0 && begin < end) std::fill(to + at + begin - first, to + at + end - first, 0.0f);
+      });
+    });
   }
 }
 
-void save_weights(const Executor& executor, const std::string& folder, Json config, const SaveOptions& options) {
+void save_weights(const Executor& executor, Transport* transport, const std::string& folder, Json config, const SaveOptions& options) {
   const Graph& graph = executor.graph();
   set_dtype(config, options.dtype);
-  std::vector<TensorToWrite> tensors;
-  for (const Value v : weights_of(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
-  HfWriter writer(folder, config, tensors, {.side_files_from = options.side_files_from});
-  std::vector<float> data;
-  for (const Value v : weights_of(graph)) {
-    data.resize(static_cast<std::size_t>(num_elements(graph.type(v).shape)));
-    executor.read(v, data.data(), graph.type(v).bytes());
-    writer.write(graph[v].name, DType::fp32, data.data());
+  std::optional<HfWriter> writer;
+  if (executor.rank() == 0) {
+    std::vector<TensorToWrite> tensors;
+    for (const Value v : weights_of(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
+    writer.emplace(folder, config, tensors, HfWriterOptions{.side_files_from = options.side_files_from});
   }
-  writer.finish();
+  for (const Value v : weights_of(graph)) {
+    const std::vector<std::byte> data = gather_on_first(executor, v, transport);
+    if (writer) writer->write(graph[v].name, DType::fp32, data.data());
+  }
+  if (writer) writer->finish();
 }
 
 }    // namespace sheaf

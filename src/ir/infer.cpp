@@ -78,4 +78,15 @@ bool is_elementwise(const OpDef& op) {
   return !rule.is_full("..") && std::all_of(rule.in.begin(), rule.in.end(), flat) && std::all_of(rule.out.begin(), rule.out.end(), flat);
 }
 
+bool is_elementwise(const Rule& rule) {
+  const Rule::Factors* tensor = nullptr;
+  for (const auto* side : {&rule.in, &rule.out})
+    for (const Rule::Factors& factors : *side) {
+      if (factors.empty()) continue;
+      if (tensor && factors != *tensor) return false;
+      tensor = &factors;
+    }
+  return tensor && rule.owner.empty() && std::none_of(tensor->begin(), tensor->end(), [&](const std::string& f) { return rule.is_full(f); });
+}
+
 }    // namespace sheaf

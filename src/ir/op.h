@@ -96,5 +96,7 @@ bool is_move(const OpDef& op);
 
 // Every dim of every operand and output is the same `..`, or no dim at all (a scalar): works element by element on flat storage.
 bool is_elementwise(const OpDef& op);
+// The same of one call, by its expanded rule: all operands and outputs that are no scalars have the same factors, none of them whole.
+bool is_elementwise(const Rule& rule);
 
 }    // namespace sheaf

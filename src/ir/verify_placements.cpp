@@ -45,12 +45,16 @@ class NodeCheck {
   }
 
  private:
-  // An elementwise op on flat pieces: all tensors lie alike, scalars are whole.
+  // An elementwise op on flat pieces: all tensors lie alike, scalars are whole. What all operands of `add` are partial over, passes.
   void run_flat(const Placement& flat) const {
-    if (!is_elementwise(*node_.op)) fail("takes no flat pieces");
-    for (std::size_t i = 0; i < node_.in.size(); ++i)
-      if (node_.in[i] && !same(placement(node_.in[i]), rule_.in[i].empty() ? Placement{} : flat))
+    if (!is_elementwise(rule_)) fail("takes no flat pieces");
+    std::size_t p = 0;
+    for (std::size_t i = 0; i < node_.in.size(); ++i) {
+      if (!node_.in[i]) continue;
+      if (!same(placement(node_.in[i]), rule_.in[p++].empty() ? Placement{} : flat))
         fail(fmt::format("{} lies elsewhere than the flat operand", name_of(graph_, node_.in[i])));
+    }
+    if (flat.partial != 0 && rule_.add.empty()) fail("its rule lets no partial pass so");
     for (std::size_t o = 0; o < node_.out.size(); ++o) {
       Placement wanted = flat;
       if (rule_.out[o].empty()) wanted = {.dims = {}, .partial = flat.cut(), .reduction = rule_.reduction};

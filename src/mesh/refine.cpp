@@ -37,14 +37,18 @@ bool nests(const std::set<std::int64_t>& cuts) {
   return true;
 }
 
-std::optional<std::set<std::int64_t>> common_cuts(const std::vector<Degree>& dense, const std::vector<Degree>& expert, std::int64_t cut) {
+std::optional<std::set<std::int64_t>> common_cuts(const std::vector<Degree>& dense, const std::vector<Degree>& expert,
+                                                  const std::vector<std::int64_t>& wishes) {
   std::set<std::int64_t> cuts = {1};
   add_cuts(dense, cuts);
   add_cuts(expert, cuts);
   if (!nests(cuts)) return std::nullopt;
-  std::set<std::int64_t> finer = cuts;
-  finer.insert(cut);
-  return nests(finer) && cut <= product(dense) ? finer : cuts;
+  for (const std::int64_t cut : wishes) {
+    std::set<std::int64_t> finer = cuts;
+    finer.insert(cut);
+    if (nests(finer) && product(dense) % cut == 0) cuts = std::move(finer);
+  }
+  return cuts;
 }
 
 // Axes of a factorisation as sets of atoms. sizes: atoms major to minor.
@@ -61,7 +65,7 @@ void add_axes(const std::vector<Degree>& degrees, Mesh& mesh) {
 }
 
 // Sizes of the first axis that could stand in its place, the last one taking up the difference.
-std::string proposal(const std::vector<Degree>& dense, std::vector<Degree> expert, std::int64_t cut) {
+std::string proposal(const std::vector<Degree>& dense, std::vector<Degree> expert, const std::vector<std::int64_t>& wishes) {
   const std::int64_t n = product(dense);
   std::vector<std::string> fitting;
   for (std::int64_t size = 1; size <= n; ++size) {
@@ -69,22 +73,22 @@ std::string proposal(const std::vector<Degree>& dense, std::vector<Degree> exper
     std::vector<Degree> other = expert;
     other[0].size = n / size, other[1].size = size;
     for (std::size_t i = 2; i < other.size(); ++i) other[i].size = 1;
-    if (common_cuts(dense, other, cut)) fitting.push_back(std::to_string(size));
+    if (common_cuts(dense, other, wishes)) fitting.push_back(std::to_string(size));
   }
   return fitting.empty() ? "" : fmt::format("; {} of {} would fit", expert[1].axis, join(fitting, ", "));
 }
 
 }    // namespace
 
-Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& expert, std::int64_t cut) {
-  if (product(dense) != product(expert))
+Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& expert, const std::vector<std::int64_t>& wishes) {
+  if (!expert.empty() && product(dense) != product(expert))
     user_error("{} is {} ranks, {} is {}: both must be the number of ranks", text(dense), product(dense), text(expert), product(expert));
   std::vector<std::size_t> order(expert.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   do {
     std::vector<Degree> tried;
     for (const std::size_t i : order) tried.push_back(expert[i]);
-    const auto cuts = common_cuts(dense, tried, cut);
+    const auto cuts = common_cuts(dense, tried, wishes);
     if (!cuts) continue;
     Refinement out{{}, tried, tried != expert};
     const std::vector<std::int64_t> points(cuts->begin(), cuts->end());
@@ -97,7 +101,7 @@ Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& e
   user_error(
       "{} for attention and {} for experts have no common refinement: no order of the expert axes lets one cut the ranks where the other "
       "does{}",
-      text(dense), text(expert), proposal(dense, expert, cut));
+      text(dense), text(expert), proposal(dense, expert, wishes));
 }
 
 }    // namespace sheaf

@@ -28,7 +28,10 @@ std::string key_of(const Graph& graph, const Node& node) {
   for (const Value v : node.out)
     if (graph.type(v).shape.empty()) key += print(graph.type(v).placement, graph.mesh, 0);    // what a sum is partial over
   for (std::size_t i = 0; i < node.in.size(); ++i)
-    key += is_member_operand(*node.op, i) ? fmt::format(" {}", name(graph.type(node.in[i]).dtype)) : fmt::format(" %{}", node.in[i].id);
+    if (is_member_operand(*node.op, i))    // what lives across steps and what does not lie in different blocks
+      key += fmt::format(" {}{}", name(graph.type(node.in[i]).dtype), graph[node.in[i]].kind == ValueKind::result ? "" : "@");
+    else
+      key += fmt::format(" %{}", node.in[i].id);
   return key;
 }
 

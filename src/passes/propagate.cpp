@@ -136,14 +136,16 @@ class Propagation {
     for (const Value v : node.in)
       if (v && !placement(v).flat.empty() && (!found || (graph_[v].kind == ValueKind::state && graph_[found].kind != ValueKind::state)))
         found = v;
-    return found && is_elementwise(*node.op) ? found : Value{};
+    return found && is_elementwise(rule_for(*node.op, node.attrs, graph_.types(node.in))) ? found : Value{};
   }
 
   void place_flat(Node node, const Placement& p) {
-    const Rule rule = Rule::parse(node.op->rule);
+    const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
+    std::size_t operand = 0;
     for (std::size_t i = 0; i < node.in.size(); ++i)
       if (node.in[i])
-        node.in[i] = moved_to(node.in[i], rule.in[i].empty() ? Placement{} : p, fmt::format("{} {}", node.op->name, operand_name(*node.op, i)));
+        node.in[i] = moved_to(node.in[i], rule.in[operand++].empty() ? Placement{} : p,
+                              fmt::format("{} {}", node.op->name, operand_name(*node.op, i)));
     for (std::size_t o = 0; o < node.out.size(); ++o) {
       Placement& out = graph_[node.out[o]].type.placement;
       if (rule.out[o].empty())
@@ -215,19 +217,21 @@ class Propagation {
     return a;
   }
 
-  // The factor that a displaced atom cuts instead: behind its dim first, then before it, where the extent stays divisible.
+  // The factor that a displaced atom cuts instead: behind its dim first, then before it; where the extent divides, else where
+  // there is something for every piece.
   std::optional<std::string> landing(const Rule& rule, std::size_t p, std::size_t dim, Atom atom, const Shape& shape,
                                      const Assignment& a) const {
     if (a.used & bit(atom)) return std::nullopt;
     std::vector<std::size_t> dims;
     for (std::size_t d = dim + 1; d < rule.in[p].size(); ++d) dims.push_back(d);
     for (std::size_t d = dim; d-- > 0;) dims.push_back(d);
-    for (const std::size_t d : dims) {
-      if (rule.is_full(rule.in[p][d])) continue;
-      std::int64_t pieces = size(atom);
-      for (const Atom other : a[rule.in[p][d]]) pieces *= size(other);
-      if (shape[d] % pieces == 0) return rule.in[p][d];
-    }
+    for (const bool evenly : {true, false})
+      for (const std::size_t d : dims) {
+        if (rule.is_full(rule.in[p][d])) continue;
+        std::int64_t pieces = size(atom);
+        for (const Atom other : a[rule.in[p][d]]) pieces *= size(other);
+        if (evenly ? shape[d] % pieces == 0 : shape[d] >= pieces) return rule.in[p][d];
+      }
     return std::nullopt;
   }
 

@@ -36,12 +36,6 @@ std::int64_t count(const Ranges& ranges) {
   for (const auto& [begin, end] : ranges) n *= end - begin;
   return n;
 }
-Ranges whole(const Shape& shape) {
-  Ranges out;
-  for (const std::int64_t n : shape) out.emplace_back(0, n);
-  return out;
-}
-
 // A part of a contiguous tensor that holds `held`.
 at::Tensor part_of(const at::Tensor& tensor, const Ranges& held, const Ranges& part) {
   at::Tensor view = tensor;

@@ -52,7 +52,7 @@ TEST(Config, the_run_of_the_design_document_reads_except_for_what_is_not_built) 
   EXPECT_EQ(c.run.save_every, 200);
   EXPECT_EQ(c.batch, (BatchConfig{8, 2, 4}));
   EXPECT_TRUE(c.bf16);
-  EXPECT_EQ(c.zero_stage, 3);
+  EXPECT_EQ(c.zero.stage, 3);
   EXPECT_EQ(c.optimizer.lr, 3e-4);
   EXPECT_EQ(std::get<WarmupCosineLR>(c.scheduler).total_num_steps, 1000);
 }
@@ -63,7 +63,7 @@ TEST(Config, defaults_are_deepspeeds) {
   EXPECT_EQ(c.optimizer, (OptimizerConfig{OptimizerType::adamw, 1e-3, 0.9, 0.999, 1e-8, 0, true, true}));
   EXPECT_TRUE(std::holds_alternative<ConstantRate>(c.scheduler));
   EXPECT_FALSE(c.bf16);
-  EXPECT_EQ(c.zero_stage, 0);
+  EXPECT_EQ(c.zero.stage, 0);
   EXPECT_EQ(c.run.output, "out");
   EXPECT_EQ(c.run.seed, 1);
   EXPECT_EQ(c.run.timeout_s, 300);

@@ -1,0 +1,84 @@
+#include "engine/held.h"
+
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+
+namespace sheaf {
+
+std::vector<Box> held_boxes(const Graph& graph, Value v, std::int64_t rank) {
+  const Type& type = graph.type(v);
+  const Box box = local_box(type.shape, type.placement, graph.mesh, rank);
+  if (type.placement.flat.empty()) return num_elements(box) > 0 ? std::vector<Box>{box} : std::vector<Box>{};
+  const auto [begin, end] = local_flat(type.shape, type.placement, graph.mesh, rank);
+  return boxes_of_flat(box, begin, end);
+}
+
+bool is_first_holder(const Graph& graph, Value v, std::int64_t rank) {
+  const std::uint32_t cut = graph.type(v).placement.cut();
+  for (std::size_t a = 0; a < graph.mesh.atoms.size(); ++a)
+    if (!(cut >> a & 1) && graph.mesh.coordinate(rank, static_cast<Atom>(a)) != 0) return false;
+  return true;
+}
+
+void for_each_run(const Shape& shape, const Box& box,
+                  const std::function<void(std::int64_t first, std::int64_t at, std::int64_t count)>& run) {
+  if (num_elements(box) == 0) return;
+  // Dims behind `inner` are taken whole: a run is their product times what is taken of `inner`.
+  std::size_t inner = box.size();
+  std::int64_t count = 1;
+  while (inner > 0) {
+    --inner;
+    count *= box[inner].second - box[inner].first;
+    if (box[inner].first != 0 || box[inner].second != shape[inner]) break;
+  }
+  std::vector<std::int64_t> index;
+  for (const auto& range : box) index.push_back(range.first);
+  for (std::int64_t at = 0;; at += count) {
+    std::int64_t first = 0;
+    for (std::size_t d = 0; d < box.size(); ++d) first = first * shape[d] + index[d];
+    run(first, at, count);
+    std::size_t d = inner;
+    while (d > 0 && ++index[d - 1] == box[d - 1].second) --d, index[d] = box[d].first;
+    if (d == 0) return;
+  }
+}
+
+std::vector<std::byte> gather_on_first(const Executor& executor, Value v, Transport* transport) {
+  const Graph& graph = executor.graph();
+  const auto element = size_bytes(graph.type(v).dtype);
+  std::vector<std::byte> mine(static_cast<std::size_t>(executor.local_bytes(v)));
+  executor.read(v, mine.data(), executor.local_bytes(v));
+  if (!transport) return mine;
+  Transport& host = transport->host();
+  Group all(static_cast<std::size_t>(host.size()));
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<ConstBytes> send(all.size());
+  std::vector<Bytes> recv(all.size());
+  if (is_first_holder(graph, v, host.rank())) send[0] = {mine.data(), static_cast<std::int64_t>(mine.size())};
+  std::vector<std::vector<std::byte>> pieces(all.size());
+  if (host.rank() == 0)
+    for (const int r : all) {
+      if (!is_first_holder(graph, v, r)) continue;
+      auto& piece = pieces[static_cast<std::size_t>(r)];
+      piece.resize(static_cast<std::size_t>(num_elements(local_shape(graph.type(v).shape, graph.type(v).placement, graph.mesh, r)) * element));
+      recv[static_cast<std::size_t>(r)] = {piece.data(), static_cast<std::int64_t>(piece.size())};
+    }
+  host.exchange(all, send, recv, "collecting @" + graph[v].name);
+  if (host.rank() != 0) return {};
+  std::vector<std::byte> whole(static_cast<std::size_t>(graph.type(v).bytes()));
+  for (const int r : all) {
+    const std::byte* from = pieces[static_cast<std::size_t>(r)].data();
+    if (!is_first_holder(graph, v, r)) continue;
+    for (const Box& box : held_boxes(graph, v, r)) {
+      for_each_run(graph.type(v).shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
+        std::memcpy(whole.data() + first * element, from + at * element, static_cast<std::size_t>(count * element));
+      });
+      from += num_elements(box) * element;
+    }
+  }
+  return whole;
+}
+
+}    // namespace sheaf
