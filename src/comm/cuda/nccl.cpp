@@ -112,14 +112,14 @@ class NcclTransport::Impl {
   }
 
   void begin_batch() {
-    accept(nccl.GroupStart());
+    accept(nccl.group_start());
     ++num_batches_;
   }
   void end_batch() {
     const Use use(*this, last_);
     check_not_ended();
     --num_batches_;
-    const ncclResult_t result = nccl.GroupEnd();
+    const ncclResult_t result = nccl.group_end();
     accept(result);
     if (num_batches_) return;
     if (result == ncclInProgress)
@@ -137,7 +137,7 @@ class NcclTransport::Impl {
       if (communicators_.contains(group)) return;
     }
     ncclUniqueId id{};
-    if (own == 0) accept(nccl.GetUniqueId(&id));
+    if (own == 0) accept(nccl.get_unique_id(&id));
     const std::int64_t bytes = sizeof id;
     std::vector<ConstBytes> send(group.size());
     std::vector<Bytes> recv(group.size());
@@ -153,7 +153,8 @@ class NcclTransport::Impl {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     ncclComm_t communicator = nullptr;
-    const ncclResult_t result = nccl.CommInitRankConfig(&communicator, static_cast<int>(group.size()), id, static_cast<int>(own), &config);
+    const ncclResult_t result =
+        nccl.comm_init_rank_config(&communicator, static_cast<int>(group.size()), id, static_cast<int>(own), &config);
     last_group_ = group;
     if (communicator) communicators_.emplace(group, communicator);
     settle(result, communicator);
@@ -172,7 +173,7 @@ class NcclTransport::Impl {
     check_not_ended();
     for (const auto& [group, communicator] : communicators_) {
       ncclResult_t state = ncclSuccess;
-      accept(nccl.CommGetAsyncError(communicator, &state));
+      accept(nccl.comm_get_async_error(communicator, &state));
       if (state != ncclSuccess && state != ncclInProgress) last_group_ = group;
       accept(state);
     }
@@ -234,13 +235,13 @@ class NcclTransport::Impl {
   }
   void end_communicators() {
     if (!mutex_.try_lock()) return;    // the user does it
-    for (const auto& [group, communicator] : communicators_) nccl.CommAbort(communicator);
+    for (const auto& [group, communicator] : communicators_) nccl.comm_abort(communicator);
     communicators_.clear();
     mutex_.unlock();
   }
   // Of the calling thread: NCCL keeps open groups by thread.
   void close_batches() {
-    for (; num_batches_; --num_batches_) nccl.GroupEnd();
+    for (; num_batches_; --num_batches_) nccl.group_end();
   }
 
   std::string last_call() const {
@@ -261,8 +262,8 @@ class NcclTransport::Impl {
 
   void accept(ncclResult_t result) {
     if (result == ncclSuccess || result == ncclInProgress) return;
-    const std::string text = fmt::format("rank {}: NCCL failed in {}: {}: {}", host.rank(), last_call(), nccl.GetErrorString(result),
-                                         nccl.GetLastError(nullptr));
+    const std::string text = fmt::format("rank {}: NCCL failed in {}: {}: {}", host.rank(), last_call(), nccl.get_error_string(result),
+                                         nccl.get_last_error(nullptr));
     if (result != ncclInvalidArgument && result != ncclInvalidUsage) fail(text + "\nNCCL_DEBUG=WARN in the environment says more");
     close_batches();
     end(text);
@@ -274,7 +275,7 @@ class NcclTransport::Impl {
     const Clock::time_point begin = Clock::now();
     Clock::time_point next_check = begin + kCheckEvery;
     for (Pause pause; result == ncclInProgress; pause.sleep()) {
-      accept(nccl.CommGetAsyncError(communicator, &result));
+      accept(nccl.comm_get_async_error(communicator, &result));
       accept(result);
       check_not_ended();
       if (const Clock::time_point now = Clock::now(); now >= next_check) {
@@ -293,13 +294,13 @@ class NcclTransport::Impl {
   // In good order: what is under way ends first, on all ranks; a rank that does not come is not waited for long.
   void destroy() {
     const std::lock_guard lock(mutex_);
-    for (const auto& [group, communicator] : communicators_) nccl.CommFinalize(communicator);
+    for (const auto& [group, communicator] : communicators_) nccl.comm_finalize(communicator);
     const Clock::time_point until = Clock::now() + std::min<Clock::duration>(limit(), std::chrono::seconds(5));
     for (const auto& [group, communicator] : communicators_) {
       ncclResult_t state = ncclInProgress;
-      nccl.CommGetAsyncError(communicator, &state);
-      for (Pause pause; state == ncclInProgress && Clock::now() < until; pause.sleep()) nccl.CommGetAsyncError(communicator, &state);
-      state == ncclSuccess ? nccl.CommDestroy(communicator) : nccl.CommAbort(communicator);
+      nccl.comm_get_async_error(communicator, &state);
+      for (Pause pause; state == ncclInProgress && Clock::now() < until; pause.sleep()) nccl.comm_get_async_error(communicator, &state);
+      state == ncclSuccess ? nccl.comm_destroy(communicator) : nccl.comm_abort(communicator);
     }
     communicators_.clear();
   }
@@ -338,17 +339,17 @@ void NcclTransport::exchange(const Group& group, std::span<const ConstBytes> sen
   if (group.size() == 1) return;
   impl_->launch(group, what, [&](ncclComm_t communicator, cudaStream_t stream) {
     const NcclLibrary& nccl = impl_->nccl;
-    ncclResult_t worst = nccl.GroupStart();
+    ncclResult_t worst = nccl.group_start();
     const auto note = [&](ncclResult_t result) {
       if (result != ncclSuccess && result != ncclInProgress) worst = result;
     };
     for (std::size_t i = 0; i < group.size(); ++i) {
       if (i == own) continue;
       const int peer = static_cast<int>(i);
-      if (send[i].count) note(nccl.Send(send[i].data, static_cast<std::size_t>(send[i].count), ncclUint8, peer, communicator, stream));
-      if (recv[i].count) note(nccl.Recv(recv[i].data, static_cast<std::size_t>(recv[i].count), ncclUint8, peer, communicator, stream));
+      if (send[i].count) note(nccl.send(send[i].data, static_cast<std::size_t>(send[i].count), ncclUint8, peer, communicator, stream));
+      if (recv[i].count) note(nccl.recv(recv[i].data, static_cast<std::size_t>(recv[i].count), ncclUint8, peer, communicator, stream));
     }
-    const ncclResult_t end = nccl.GroupEnd();
+    const ncclResult_t end = nccl.group_end();
     return worst == ncclSuccess ? end : worst;
   });
 }
@@ -357,8 +358,8 @@ void NcclTransport::all_reduce(const Group& group, void* data, std::int64_t coun
                                std::string_view what) {
   if (group.size() == 1 || count == 0) return;
   impl_->launch(group, what, [&](ncclComm_t communicator, cudaStream_t stream) {
-    return impl_->nccl.AllReduce(data, data, static_cast<std::size_t>(count), nccl_type(dtype), nccl_reduction(reduction), communicator,
-                                 stream);
+    return impl_->nccl.all_reduce(data, data, static_cast<std::size_t>(count), nccl_type(dtype), nccl_reduction(reduction), communicator,
+                                  stream);
   });
 }
 
@@ -367,8 +368,8 @@ void NcclTransport::reduce_scatter(const Group& group, const void* in, void* out
   if (group.size() == 1) return impl_->copy(out, in, count * size_bytes(dtype), what);
   if (count == 0) return;
   impl_->launch(group, what, [&](ncclComm_t communicator, cudaStream_t stream) {
-    return impl_->nccl.ReduceScatter(in, out, static_cast<std::size_t>(count), nccl_type(dtype), nccl_reduction(reduction), communicator,
-                                     stream);
+    return impl_->nccl.reduce_scatter(in, out, static_cast<std::size_t>(count), nccl_type(dtype), nccl_reduction(reduction), communicator,
+                                      stream);
   });
 }
 
@@ -376,7 +377,7 @@ void NcclTransport::all_gather(const Group& group, const void* in, void* out, st
   if (group.size() == 1) return impl_->copy(out, in, count, what);
   if (count == 0) return;
   impl_->launch(group, what, [&](ncclComm_t communicator, cudaStream_t stream) {
-    return impl_->nccl.AllGather(in, out, static_cast<std::size_t>(count), ncclUint8, communicator, stream);
+    return impl_->nccl.all_gather(in, out, static_cast<std::size_t>(count), ncclUint8, communicator, stream);
   });
 }
 

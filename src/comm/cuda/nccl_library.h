@@ -4,16 +4,23 @@
 
 namespace sheaf {
 
-// The functions in use, by their names without `nccl`.
+// The functions in use.
 struct NcclLibrary {
-#define SHEAF_NCCL_FUNCTIONS(F)                                                                                                    \
-  F(GetUniqueId)                                                                                                                   \
-  F(CommInitRankConfig)                                                                                                            \
-  F(CommFinalize) F(CommDestroy) F(CommAbort) F(CommGetAsyncError) F(GetErrorString) F(GetLastError) F(AllReduce) F(ReduceScatter) \
-      F(AllGather) F(Send) F(Recv) F(GroupStart) F(GroupEnd)
-#define SHEAF_NCCL_MEMBER(name) decltype(&nccl##name) name;
-  SHEAF_NCCL_FUNCTIONS(SHEAF_NCCL_MEMBER)
-#undef SHEAF_NCCL_MEMBER
+  decltype(&ncclGetUniqueId) get_unique_id = nullptr;
+  decltype(&ncclCommInitRankConfig) comm_init_rank_config = nullptr;
+  decltype(&ncclCommFinalize) comm_finalize = nullptr;
+  decltype(&ncclCommDestroy) comm_destroy = nullptr;
+  decltype(&ncclCommAbort) comm_abort = nullptr;
+  decltype(&ncclCommGetAsyncError) comm_get_async_error = nullptr;
+  decltype(&ncclGetErrorString) get_error_string = nullptr;
+  decltype(&ncclGetLastError) get_last_error = nullptr;
+  decltype(&ncclAllReduce) all_reduce = nullptr;
+  decltype(&ncclReduceScatter) reduce_scatter = nullptr;
+  decltype(&ncclAllGather) all_gather = nullptr;
+  decltype(&ncclSend) send = nullptr;
+  decltype(&ncclRecv) recv = nullptr;
+  decltype(&ncclGroupStart) group_start = nullptr;
+  decltype(&ncclGroupEnd) group_end = nullptr;
 };
 
 // Opens it at the first call. UserError if it is not there.
