@@ -66,8 +66,8 @@ void barrier(Transport& transport, std::string_view what) {
   Transport& t = transport.host();
   const char sent = 0;
   std::vector<char> received(t.size());
-  std::vector<Bytes> recv;
-  for (char& c : received) recv.push_back({&c, 1});
+  std::vector<Bytes> recv(received.size());
+  for (std::size_t i = 0; i < recv.size(); ++i) recv[i] = {&received[i], 1};
   t.exchange(all_ranks(t), std::vector<ConstBytes>(t.size(), ConstBytes{&sent, 1}), recv, what);
 }
 

@@ -97,7 +97,7 @@ Launch detect_launch(const Environment& environment) {
 }
 
 Launch detect_launch() {
-  return detect_launch([](const char* name) { return std::getenv(name); });
+  return detect_launch([](const char* name) { return std::getenv(name); });    // NOLINT(concurrency-mt-unsafe)
 }
 
 }    // namespace sheaf

@@ -150,6 +150,7 @@ class Call {
 
   [[noreturn]] void fail_late(const std::vector<std::size_t>& missing) {
     std::vector<LateRank> late;
+    late.reserve(missing.size());
     for (const std::size_t i : missing) late.push_back({group_[i], world_.where(group_[i])});
     fail<RankFailure>(late_text(rank_, what_, world_.timeout_s, late));
   }

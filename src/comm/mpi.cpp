@@ -17,7 +17,7 @@ std::unique_ptr<Transport> make_mpi_transport(double timeout_s) {
                kInstall);
   // GLOBAL: OpenMPI loads parts of itself that look for its symbols there.
   void* library = dlopen(plugin.c_str(), RTLD_NOW | RTLD_GLOBAL);
-  if (!library) user_error("cannot load MPI: {}\n{}", dlerror(), kInstall);
+  if (!library) user_error("cannot load MPI: {}\n{}", dlerror(), kInstall);    // NOLINT(concurrency-mt-unsafe)
   auto* factory = reinterpret_cast<MpiFactory*>(dlsym(library, "sheaf_mpi_transport"));
   SHEAF_CHECK(factory, "{} has no sheaf_mpi_transport", plugin.string());
   return std::unique_ptr<Transport>(factory(timeout_s));

@@ -52,28 +52,44 @@ class Flatten {
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     for (std::size_t begin = 0; begin < nodes.size();) {
       std::size_t end = begin + 1;
-      if (can_join(nodes[begin]) && !is_scalar(nodes[begin]) && !stays_alone(nodes[begin]))
-        while (end < nodes.size() && continues(nodes[begin], nodes[end])) ++end;
-      if (end - begin > 1)
-        join({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
-      else
-        keep(nodes[begin]);
+      if (joins(nodes[begin]))
+        while (end < nodes.size() && nodes[end].op == nodes[begin].op && joins(nodes[end])) ++end;
+      run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
       begin = end;
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
   }
 
  private:
-  bool is_scalar(const Node& node) const {
-    return std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
+  bool joins(const Node& node) const {
+    const bool scalar = std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
+    return can_join(node) && !scalar && !stays_alone(node);
   }
 
-  // Does `node` belong to the run that `first` begins: the same call, and operands of the same packs as far as they are packed.
-  bool continues(const Node& first, const Node& node) const {
-    if (node.op != first.op || key_of(graph_, node) != key_of(graph_, first) || stays_alone(node)) return false;
-    for (std::size_t i = 0; i < node.in.size(); ++i)
-      if (is_member_operand(*node.op, i) && pack_id(node.in[i]) != pack_id(first.in[i])) return false;
-    return true;
+  // Nodes of one op, one after the other and none of the other's result, in groups: the same call, and operands of the same packs.
+  void run_of(const std::vector<Node>& nodes) {
+    std::vector<std::pair<std::string, std::vector<Node>>> groups;
+    for (const Node& node : nodes) {
+      std::string key;
+      if (joins(node)) {
+        key = key_of(graph_, node);
+        for (std::size_t i = 0; i < node.in.size(); ++i)
+          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
+      }
+      const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
+      found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
+    }
+    for (const auto& [key, members] : groups) {
+      if (members.size() > 1) {
+        join(members);
+        continue;
+      }
+      // Alone here means alone in all that follows: what lies in no pack now must not come to lie beside others.
+      for (const Values* values : {&members[0].in, &members[0].out})
+        for (const Value v : *values)
+          if (joins(members[0])) pack_id_.emplace(v, v.id);
+      keep(members[0]);
+    }
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);

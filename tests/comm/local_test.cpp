@@ -177,6 +177,13 @@ void drain() {
   for (const Copy& c : t_queue) std::memcpy(c.dst, c.src, static_cast<std::size_t>(c.bytes));
   t_queue.clear();
 }
+std::atomic<bool> g_reading = false;
+void slow_copy(void* dst, const void* src, std::int64_t bytes) {
+  g_reading = true;
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  std::memcpy(dst, src, static_cast<std::size_t>(bytes));
+  g_reading = false;
+}
 void broken_copy(void*, const void*, std::int64_t) { throw std::runtime_error("device lost"); }
 }    // namespace
 
@@ -206,4 +213,17 @@ TEST(Local, a_copy_that_fails_frees_the_sender) {
   if (outcomes[0].kind != Outcome::ok) {
     EXPECT_TRUE(has(outcomes[0].text, "in 'send' for rank 1")) << outcomes[0].text;
   }
+}
+
+TEST(Local, a_sender_whose_time_is_up_stays_while_its_memory_is_read) {
+  LocalWorld world(2, 0.1, {slow_copy, drain});
+  const auto outcomes = run_ranks(2, [&](int rank) {
+    try {
+      send_to_next(world.at(rank), rank == 0 ? 8 : 0, rank == 0 ? 0 : 8, "send");
+    } catch (const RankFailure&) {
+      EXPECT_FALSE(g_reading);
+      throw;
+    }
+  });
+  EXPECT_TRUE(has(outcomes[0].text, "rank 0 waited 0.1 s in 'send' for rank 1\n  rank 1 is still in 'send'")) << outcomes[0].text;
 }
