@@ -123,9 +123,11 @@ struct Collective::Impl {
     }
   }
   // ATen may take room of its own to sum; how much is found out once.
-  void measure_sum(Operand& operand, const Traffic& traffic) {
-    const std::int64_t n = count(traffic.target), k = static_cast<std::int64_t>(operand.group.size());
+  void measure_sum(Operand& operand, const Traffic& traffic, Sums sums) {
+    const std::int64_t k = static_cast<std::int64_t>(operand.group.size());
+    std::int64_t n = count(traffic.target);
     if (n == 0) return;
+    if (sums == Sums::small) n = std::min(n, std::max<std::int64_t>(2, (1 << 20) / k));
     const auto options = at::TensorOptions().dtype(scalar_type(operand.dtype));
     at::Tensor terms = at::empty({k, n}, options), out = at::empty({n}, options);
     const ScratchScope scope(DeviceKind::cpu, nullptr, 0);
@@ -181,7 +183,7 @@ Ranges held_by(const Type& type, const Placement& placement, bool flat, const Me
 
 }    // namespace
 
-Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what)
+Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, Sums sums)
     : impl_(std::make_unique<Impl>(transport, std::string(node.op->name), std::move(what))) {
   Impl& m = *impl_;
   const Mesh& mesh = graph.mesh;
@@ -224,7 +226,7 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
     if (!o.native)
       for (Traffic& traffic : o.steps) {
         if (!traffic.recv.empty()) m.stage(traffic, o.dtype);
-        if (traffic.sums) m.measure_sum(o, traffic);
+        if (traffic.sums) m.measure_sum(o, traffic, sums);
       }
     if (m.op != "to_partial" && m.op != "slice") m.groups.push_back(o.group);
     m.operands.push_back(std::move(o));
