@@ -89,6 +89,9 @@ void fields(V& v, RunConfig& c) {
   v("bf16.enabled", c.bf16);
   v("zero_optimization.stage", c.zero.stage);
   v("zero_optimization.stage3_param_persistence_threshold", c.zero.persist);
+  v("zero_optimization.stage3_prefetch_bucket_size", c.zero.gather_bucket);
+  v("zero_optimization.reduce_bucket_size", c.zero.reduce_bucket);
+  v("zero_optimization.allgather_bucket_size", c.zero.update_bucket);
   v("zero_optimization.mics_shard_size", c.zero.shard_ranks);
   v("zero_optimization.zero_hpz_partition_size", c.zero.gather_ranks);
   v("tensor_parallel.autotp_size", c.parallel.tp);

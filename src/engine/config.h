@@ -67,6 +67,7 @@ struct ZeroConfig {
   std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole
   std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks; 0: over all that hold the same
   std::int64_t gather_ranks = 0;    // stage 3: the copy for use is cut over groups of so many ranks; 0: as the states
+  std::int64_t gather_bucket = 0, reduce_bucket = 0, update_bucket = 0;    // elements of a collective at most
   bool operator==(const ZeroConfig&) const = default;
 };
 

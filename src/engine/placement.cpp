@@ -67,6 +67,9 @@ void set_placement(Options& options, const RunConfig& run, const Json& config, c
   options.persist = run.zero.persist;
   options.shard_ranks = run.zero.shard_ranks;
   options.gather_ranks = run.zero.gather_ranks;
+  options.gather_bucket = run.zero.gather_bucket;
+  options.reduce_bucket = run.zero.reduce_bucket;
+  options.update_bucket = run.zero.update_bucket;
 }
 
 }    // namespace sheaf
