@@ -95,6 +95,8 @@ void fields(V& v, RunConfig& c) {
   v("zero_optimization.mics_shard_size", c.zero.shard_ranks);
   v("zero_optimization.zero_hpz_partition_size", c.zero.gather_ranks);
   v("tensor_parallel.autotp_size", c.parallel.tp);
+  v("tensor_parallel.partition_config.layer_specs", c.parallel.layer_specs);
+  v("tensor_parallel.partition_config.use_default_specs", c.parallel.use_default_specs);
   v("sequence_parallel_size", c.parallel.sp);
   v("expert_parallel", c.parallel);
   v("optimizer.type", c.optimizer.type);
@@ -138,6 +140,7 @@ struct Reader {
   template <class E>
   requires std::is_enum_v<E>
   void operator()(const char* path, E& x) { x = static_cast<E>(choice_index(settings.key(path), settings.get(path).get<std::string>())); }
+  void operator()(const char* path, Json& x) { x = settings.get(path); }
   void operator()(const char*, ModelSource& x) {
     if (settings.given("model.config"))
       x.config = settings.get("model.config");

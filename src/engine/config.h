@@ -58,7 +58,8 @@ struct BatchConfig {
 // dp = ranks / (tp · sp). Experts use ep · etp of the same ranks.
 struct ParallelConfig {
   std::int64_t ranks = 1, dp = 1, tp = 1, sp = 1, ep = 1, etp = 1;
-  std::string tp_plan;    // of partition_config, as Options::tp_plan; "": the model's
+  Json layer_specs = Json::array();    // of DeepSpeed's partition_config; they come before the model's plan
+  bool use_default_specs = true;       // the model's plan holds for what they do not match
   bool operator==(const ParallelConfig&) const = default;
 };
 
