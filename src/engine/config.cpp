@@ -227,7 +227,8 @@ void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t 
     if (size != 1 && size != p.tp) user_error("{}: found {}, but tensor_parallel.autotp_size is {}", settings.at(path), size, p.tp);
   }
   if (p.ranks % (p.tp * p.sp) != 0)
-    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks", settings.file(), p.tp, p.sp, p.tp * p.sp, p.ranks);
+    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks; with these degrees {}, {}, ... ranks fit", settings.file(), p.tp, p.sp,
+               p.tp * p.sp, p.ranks, p.tp * p.sp, 2 * p.tp * p.sp);
   p.dp = p.ranks / (p.tp * p.sp);
   constexpr const char* kDp = "data_parallel_size";
   if (const Json& dp = settings.get(kDp); !dp.is_null() && dp.get<std::int64_t>() != p.dp)
