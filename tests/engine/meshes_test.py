@@ -1,4 +1,4 @@
-"""`sheaf train` on meshes against one rank:  mesh_test.py SHEAF [folder of the oracle] [--whole]
+"""`sheaf train` on meshes against one rank:  meshes_test.py SHEAF [folder of the oracle] [--whole]
 
 Every step's loss and gradient norm, the final weights, one evaluation in a run; the same bits when a mesh is run twice. By default each mesh
 and each model occur some times; --whole is every model on every mesh.
