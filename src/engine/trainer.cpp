@@ -355,11 +355,23 @@ class Run {
   double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;
 };
 
+// A line for each key: where two configurations differ, the line is what is shown.
+std::string lines_of(const Json& config) {
+  std::string lines;
+  const Json flat = config.flatten();
+  for (const auto& [pointer, value] : flat.items()) {
+    std::string path = pointer.substr(1);
+    std::replace(path.begin(), path.end(), '/', '.');
+    lines += path + " " + value.dump() + "\n";
+  }
+  return lines;
+}
+
 // Ranks of several processes must have been started alike: what differs would end in numbers that mean nothing, or in a wait without end.
 void expect_alike(const Rank& rank, const Inputs& in) {
   if (!rank.transport) return;
   Transport& host = *rank.host();
-  expect_equal(host, resolved(in.config).dump(), "the configuration");
+  expect_equal(host, lines_of(resolved(in.config)), "the configuration");
   expect_equal(host, in.corpus->identity().dump(), "the training data");
   expect_equal(host, print(in.step), "the plan");
 }
