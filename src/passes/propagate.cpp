@@ -299,8 +299,9 @@ class Propagation {
                graph_[v].name, graph_.type(v).bytes() >> 20, axes_of(graph_.mesh, over), why);
   }
 
-  // The value where it is wanted: itself, what another reshard made of it, or a new one.
-  Value moved_to(Value v, const Placement& wanted, const std::string& why) {
+  // The value where it is wanted: itself, what another reshard made of it, or a new one. A copy of `wanted`: it may be the graph's, whose
+  // values move when one is added.
+  Value moved_to(Value v, const Placement wanted, const std::string& why) {    // NOLINT(performance-unnecessary-value-param)
     if (same(placement(v), wanted)) return v;
     const std::string key = print(wanted, graph_.mesh, graph_.type(v).shape.size());
     auto& there = known_[v];
