@@ -58,6 +58,13 @@ const std::map<std::string_view, Cut> kStyles = {
     {"ep_router", Cut::none},
     {"moe_tp_experts", Cut::none},
     {"moe_identity_expert", Cut::none},
+    {"grouped_gemm", Cut::none},    // experts are cut over their own axes
+    {"megamoe_router", Cut::none},
+    {"megamoe_experts", Cut::none},
+    {"moe_experts_packed_colwise", Cut::none},
+    {"moe_experts_colwise", Cut::none},
+    {"moe_experts_rowwise", Cut::none},
+    {"all_reduce", Cut::none},
 };
 
 struct PlanEntry {
