@@ -6,6 +6,7 @@
 
 #include "comm/transport.h"
 #include "ir/graph.h"
+#include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
 
@@ -15,8 +16,9 @@ class Collective {
  public:
   // What ATen takes for a sum is measured once, by making one; for plans, of tensors that need not fit here, a small one stands for it.
   enum class Sums { as_they_are, small };
-  // what: for the message of a rank that waits in vain.
-  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, Sums sums = Sums::as_they_are);
+  // what: for the message of a rank that waits in vain. device: of the tensors; on cuda the current one.
+  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device = DeviceKind::cpu,
+             Sums sums = Sums::as_they_are);
   ~Collective();
   Collective(Collective&&) noexcept;
 

@@ -169,7 +169,7 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
       const Node& node = graph.nodes(s)[n];
       if (is_move(*node.op) && !graph.mesh.atoms.empty()) {
         const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
-        if (fresh) entry->second = Collective(graph, node, transport, "", Collective::Sums::small).scratch_bytes();
+        if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
         bytes[n] = entry->second;
       } else if (node.op->name != "pack") {
         Types in;
