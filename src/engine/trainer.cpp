@@ -18,6 +18,7 @@
 #include "comm/host_ops.h"
 #include "engine/evaluation.h"
 #include "engine/placement.h"
+#include "engine/plan_report.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
@@ -272,6 +273,8 @@ class Run {
         human_bytes(static_cast<double>(executor_.planned_bytes())),
         human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
         human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
+    if (rank_.count > 1)
+      for (const std::string& line : plan_summary(graph, executor_.memory())) log_->say(line);
     if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));
   }
 
