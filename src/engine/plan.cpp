@@ -1,6 +1,7 @@
 #include "engine/plan.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/text.h"
 #include "engine/step_graph.h"
@@ -13,6 +14,9 @@ namespace {
 
 // Where rows are packed by documents the corpus says how many a row has at most; without it, one in so many tokens.
 constexpr std::int64_t kTokensOfDocument = 64;
+
+// Every rank of so many is looked at; of more the first, the last and one in the middle.
+constexpr std::int64_t kAllRanks = 16;
 
 DeviceKind planned_device(const RunConfig& config) {
   if (config.run.device.empty()) return cuda_build() ? DeviceKind::cuda : DeviceKind::cpu;
@@ -50,15 +54,17 @@ RunPlan plan_run(const RunConfig& config) {
   for (const ParameterRow& row : plan.parameters) plan.num_parameters += num_elements(row.shape);
   plan.communication = communication(graph);
 
-  // Buffers are sized at the largest piece, on every rank alike; only what kernels take can differ. The last rank has the largest pieces of
-  // dims, the first those of flat cuts.
+  // Buffers are sized at the largest piece, on every rank alike; only what kernels and collectives take can differ, where pieces do.
   enter_rank_thread(plan.device, static_cast<int>(config.parallel.ranks));
   const bool deterministic = config.run.deterministic.value_or(plan.device == DeviceKind::cpu);
-  const std::int64_t last = config.parallel.ranks - 1;
-  std::vector<std::int64_t> ranks = {last};
-  if (last > 0 && local_types(graph, last) != local_types(graph, 0)) ranks.push_back(0);
+  const std::int64_t count = config.parallel.ranks;
+  std::set<std::int64_t> ranks = {0, count / 2, count - 1};
+  for (std::int64_t rank = 0; rank < count && count <= kAllRanks; ++rank) ranks.insert(rank);
+  KnownScratch known;
+  std::set<ScratchBytes> seen;
   for (const std::int64_t rank : ranks) {
-    const ScratchPlan scratch = plan_scratch(graph, {.rank = rank, .device = plan.device, .deterministic = deterministic});
+    const ScratchPlan scratch = plan_scratch(graph, {.rank = rank, .device = plan.device, .deterministic = deterministic, .known = &known});
+    if (!seen.insert(scratch.bytes).second) continue;
     const MemoryPlan memory = plan_memory(graph, scratch.bytes);
     const MemoryUse use = memory_use(graph, memory);
     if (use.total() <= plan.memory.total()) continue;

@@ -185,12 +185,16 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
     all_bytes += kind.first.bytes(), all_flops += kind.first.flops();
     most = std::max(most, kind.first.bytes());
   }
-  const bool as_they_are = all_bytes <= kAllBytes && all_flops <= kAllFlops && most <= kCallBytes;
+  const bool as_they_are = !options.extrapolate && all_bytes <= kAllBytes && all_flops <= kAllFlops && most <= kCallBytes;
   plan.measured &= as_they_are;
   for (const auto& [text, kind] : kinds) {
-    const bool as_it_is = as_they_are || (kind.first.bytes() <= kSmallBytes && kind.first.flops() <= kSmallFlops);
-    const std::int64_t scratch = as_it_is ? kind.first.scratch(options.deterministic) : extrapolated(kind.first, options.deterministic);
-    for (std::int64_t* at : kind.second) *at = scratch;
+    KnownScratch own;
+    const auto [entry, fresh] = (options.known ? *options.known : own).emplace(text, 0);
+    if (fresh) {
+      const bool as_it_is = as_they_are || (kind.first.bytes() <= kSmallBytes && kind.first.flops() <= kSmallFlops);
+      entry->second = as_it_is ? kind.first.scratch(options.deterministic) : extrapolated(kind.first, options.deterministic);
+    }
+    for (std::int64_t* at : kind.second) *at = entry->second;
   }
   return plan;
 }

@@ -3,6 +3,7 @@
 // device does the same where calls are small, and extrapolates from smaller ones where they are not.
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -29,10 +30,14 @@ struct ScratchPlan {
   bool measured = true;    // false: calls of the run are too large to be made here, or the run's device is another one
 };
 
+using KnownScratch = std::map<std::string, std::int64_t>;    // by call_signature
+
 struct ScratchPlanOptions {
   std::int64_t rank = 0;
   DeviceKind device = DeviceKind::cpu;    // of the run. Only the CPU's kernels are ever called: for cuda they stand for its own
   bool deterministic = true;
+  bool extrapolate = false;    // even where calls are small enough to be made as they are (tests)
+  KnownScratch* known = nullptr;    // of another rank of the same run, read and added to
 };
 
 // What the calls of one rank take. Calls are made as they are if all kinds of them together stay below a few seconds of one core; a larger
