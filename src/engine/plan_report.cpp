@@ -134,16 +134,19 @@ Peak arena_peak(const Graph& graph, const MemoryPlan& plan) {
     if (used += change[t]; used > peak.bytes) peak.bytes = used, at = t;
 
   // Results have no names: what made them, and the parameter that it read, or the last one that was read before.
-  std::vector<std::string> maker(graph.values.size());
+  std::vector<std::string> maker(graph.values.size()), gathered(graph.values.size());    // gathered: the parameter that it is a copy of
   std::string last;
+  const auto parameter = [&](Value v) -> std::string {
+    if (!v || graph[v].kind != ValueKind::state) return v ? gathered[static_cast<std::size_t>(v.id)] : "";
+    if (graph[v].attrs.has("of")) return "@" + pattern_of(graph[v].attrs.text("of"));
+    return graph[v].attrs.has("trainable") ? "@" + pattern_of(graph[v].name) : "";
+  };
   for (const auto& [segment, node] : events) {
     std::string own;
     for (const Value v : node->in)
-      if (v && graph[v].kind == ValueKind::state && own.empty()) own = "@" + pattern_of(graph[v].name);
-    // A gathered parameter stands for the parameter.
-    for (const Value v : node->in)
-      if (v && own.empty() && graph[v].kind == ValueKind::result && graph[v].name.empty() && maker[static_cast<std::size_t>(v.id)].starts_with("all_gather @"))
-        own = maker[static_cast<std::size_t>(v.id)].substr(std::string_view("all_gather ").size());
+      if (own.empty()) own = parameter(v);
+    if (node->op->name == "all_gather")
+      for (std::size_t i = 0; i < node->in.size(); ++i) gathered[static_cast<std::size_t>(node->out[i].id)] = parameter(node->in[i]);
     if (!own.empty()) last = own;
     const std::string made = own.empty() ? fmt::format("{}{}{}", node->op->name, last.empty() ? "" : " after ", last) : fmt::format("{} {}", node->op->name, own);
     for (const Value v : node->out) maker[static_cast<std::size_t>(v.id)] = made;

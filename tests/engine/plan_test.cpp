@@ -11,7 +11,7 @@ namespace {
 
 RunConfig run_of(const std::string& model, std::int64_t ranks, const std::vector<std::string>& overrides = {}) {
   return parse_config(R"({"model": {"config": )" + model + R"(}, "data": {"train": "absent.txt", "seq_len": 256, "tokenizer": "bytes"},
-                          "run": {"steps": 1, "output": "absent", "device": "cpu"}, "train_micro_batch_size_per_gpu": 4})",
+                          "run": {"steps": 1, "output": "absent", "device": "cpu"}, "train_micro_batch_size_per_gpu": 2})",
                       "run.json", overrides, ranks)
       .config;
 }
