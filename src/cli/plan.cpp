@@ -1,11 +1,12 @@
 // sheaf plan: what a run would hold and send, without a device.
+#include "engine/plan.h"
+
 #include <cstdio>
 #include <memory>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/commands.h"
-#include "engine/plan.h"
 
 namespace sheaf {
 

@@ -38,7 +38,7 @@ RunPlan plan_run(const RunConfig& config) {
   RunPlan plan{.config = config, .device = planned_device(config)};
   const ModelSource& source = config.model;
   const std::string where = source.from_scratch() ? "model.config" : source.folder + "/config.json";
-  const Json model = !source.from_scratch()       ? read_json(where)
+  const Json model = !source.from_scratch()      ? read_json(where)
                      : source.config.is_string() ? read_json(source.config.get<std::string>())
                                                  : source.config;
   const DenseConfig parsed = parse_model_config(model, where);
@@ -109,9 +109,9 @@ std::string print(const RunPlan& plan, bool all) {
   }
   text += table(values);
   text += fmt::format("\nscratch of kernels: {}, at most {}\n",
-                      plan.scratch_measured                ? "measured"
+                      plan.scratch_measured             ? "measured"
                       : plan.device == DeviceKind::cuda ? "estimated from the CPU's kernels"
-                                                           : "estimated from smaller calls",
+                                                        : "estimated from smaller calls",
                       human_bytes(static_cast<double>(plan.scratch_bytes)));
   for (const std::string& line : plan.assumptions) text += "assumed: " + line + "\n";
   return text;

@@ -16,7 +16,7 @@ struct RunPlan {
   Mesh mesh;
   std::vector<ParameterRow> parameters;
   std::vector<TrafficRow> communication;
-  MemoryUse memory;    // of the rank that needs most
+  MemoryUse memory;                                   // of the rank that needs most
   std::int64_t arena_bytes = 0, scratch_bytes = 0;    // within activations and gradients; scratch: the largest of one kernel or collective
   bool scratch_measured = true;
   Peak peak;

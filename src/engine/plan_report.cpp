@@ -148,7 +148,8 @@ Peak arena_peak(const Graph& graph, const MemoryPlan& plan) {
     if (node->op->name == "all_gather")
       for (std::size_t i = 0; i < node->in.size(); ++i) gathered[static_cast<std::size_t>(node->out[i].id)] = parameter(node->in[i]);
     if (!own.empty()) last = own;
-    const std::string made = own.empty() ? fmt::format("{}{}{}", node->op->name, last.empty() ? "" : " after ", last) : fmt::format("{} {}", node->op->name, own);
+    const std::string made = own.empty() ? fmt::format("{}{}{}", node->op->name, last.empty() ? "" : " after ", last)
+                                         : fmt::format("{} {}", node->op->name, own);
     for (const Value v : node->out) maker[static_cast<std::size_t>(v.id)] = made;
     if (node == events[at].second) peak.node = fmt::format("{}: {}", name(segment), made);
   }
@@ -191,7 +192,8 @@ std::vector<std::string> plan_summary(const Graph& graph, const MemoryPlan& plan
                               bytes_text(memory.parameters), bytes_text(memory.gradients), bytes_text(memory.optimizer),
                               bytes_text(memory.activations)));
   std::vector<std::string> sent;
-  for (const TrafficRow& row : communication(graph)) sent.push_back(fmt::format("{} {} over {} {}", row.count, row.kind, row.axis, bytes_text(row.bytes)));
+  for (const TrafficRow& row : communication(graph))
+    sent.push_back(fmt::format("{} {} over {} {}", row.count, row.kind, row.axis, bytes_text(row.bytes)));
   if (!sent.empty()) lines.push_back("a rank sends in a step: " + join(sent, ", "));
   return lines;
 }

@@ -12,7 +12,8 @@ namespace sheaf {
 //   parameters   what ops read (@w.c, or @w where there is no copy) and the fp32 masters @w
 //   gradients    the accumulators; with one micro-batch there are none, and it is what the backward leaves to the epilogue
 //   optimizer    both moments
-//   activations  everything else: inputs, arguments, constants, gaps of alignment, the rest of the arena with what kernels take for themselves
+//   activations  everything else: inputs, arguments, constants, gaps of alignment, the rest of the arena with what kernels take for
+//   themselves
 struct MemoryUse {
   std::int64_t parameters = 0, gradients = 0, optimizer = 0, activations = 0;
   std::int64_t total() const { return parameters + gradients + optimizer + activations; }
@@ -30,7 +31,7 @@ std::vector<TrafficRow> communication(const Graph& graph);
 struct ParameterRow {
   std::string name;    // of the HuggingFace tensor; in a pattern * stands for a layer's number
   Shape shape;
-  DType dtype = DType::fp32;    // of what ops read
+  DType dtype = DType::fp32;                      // of what ops read
   std::string use, parameter, master, moments;    // placements as text, "" on one rank; moments "": frozen
   std::int64_t count = 1;
   std::int64_t bytes = 0;    // a rank's, of parameter, master and moments, of all `count`
@@ -46,7 +47,7 @@ struct PeakValue {
   std::int64_t count = 0, bytes = 0;
 };
 struct Peak {
-  std::string node;    // segment and op
+  std::string node;          // segment and op
   std::int64_t bytes = 0;    // in use there; the arena is larger where holes remain between values
   std::vector<PeakValue> values;
 };

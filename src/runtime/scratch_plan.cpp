@@ -38,7 +38,8 @@ const KernelRow* kernel_of_call(const Node& node, const Types& in, DeviceKind de
 
 std::int64_t measured_scratch(const Node& node, const KernelRow* row, const Types& in, const Types& out, DeviceKind device,
                               int device_index) {
-  const at::Device at = device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
+  const at::Device at =
+      device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
   const auto like = [&](const Type* type) {
     return type ? at::zeros(type->shape, at::TensorOptions().dtype(scalar_type(type->dtype)).device(at)) : at::Tensor();
   };
@@ -121,8 +122,8 @@ Kind kind_of(const Graph& graph, const Node& node, const std::vector<Type>& loca
 }
 
 // Scratch is a sum of products of extents. Its growth with each factor is measured at small extents and taken for a power, at most linear:
-// temporaries are copies of operands and outputs, or blocks of them. In 16 bits the CPU's matrix products pack their operands in blocks that
-// follow no law, and no other device does that: the fp32 product stands for them, whose copies are twice as large.
+// temporaries are copies of operands and outputs, or blocks of them. In 16 bits the CPU's matrix products pack their operands in blocks
+// that follow no law, and no other device does that: the fp32 product stands for them, whose copies are twice as large.
 std::int64_t extrapolated(const Kind& large, bool deterministic) {
   Kind small = large;
   double share = 1;
@@ -147,7 +148,8 @@ std::int64_t extrapolated(const Kind& large, bool deterministic) {
     Extents halved = small.extents;
     halved[factor] = extent / 2;
     const auto less = static_cast<double>(std::max<std::int64_t>(1, small.at(halved).scratch(deterministic)));
-    const double power = std::clamp(std::log(base / less) / std::log(static_cast<double>(extent) / static_cast<double>(extent / 2)), 0.0, 1.0);
+    const double power =
+        std::clamp(std::log(base / less) / std::log(static_cast<double>(extent) / static_cast<double>(extent / 2)), 0.0, 1.0);
     estimate *= std::pow(static_cast<double>(wanted) / static_cast<double>(extent), power);
   }
   return static_cast<std::int64_t>(share * estimate);
@@ -156,7 +158,8 @@ std::int64_t extrapolated(const Kind& large, bool deterministic) {
 // What a collective's scratch depends on: the placements, not which tensor it is.
 std::string collective_signature(const Graph& graph, const Node& node) {
   std::string text(node.op->name);
-  for (std::size_t i = 0; i < node.in.size(); ++i) text += " " + print(graph.type(node.in[i]), graph.mesh) + " > " + print(graph.type(node.out[i]), graph.mesh);
+  for (std::size_t i = 0; i < node.in.size(); ++i)
+    text += " " + print(graph.type(node.in[i]), graph.mesh) + " > " + print(graph.type(node.out[i]), graph.mesh);
   return text;
 }
 
@@ -184,7 +187,8 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
         Types in;
         for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
         auto found = kinds.find(call_signature(node, in));
-        if (found == kinds.end()) found = kinds.emplace(call_signature(node, in), std::pair(kind_of(graph, node, local), std::vector<std::int64_t*>())).first;
+        if (found == kinds.end())
+          found = kinds.emplace(call_signature(node, in), std::pair(kind_of(graph, node, local), std::vector<std::int64_t*>())).first;
         found->second.second.push_back(&bytes[n]);
       }
     }

@@ -1,6 +1,6 @@
 #pragma once
-// Which kernel a call takes and what it allocates inside. The executor finds out by running each kind of call once on zeros; a plan without a
-// device does the same where calls are small, and extrapolates from smaller ones where they are not.
+// Which kernel a call takes and what it allocates inside. The executor finds out by running each kind of call once on zeros; a plan without
+// a device does the same where calls are small, and extrapolates from smaller ones where they are not.
 #include <array>
 #include <cstdint>
 #include <map>
@@ -36,7 +36,7 @@ struct ScratchPlanOptions {
   std::int64_t rank = 0;
   DeviceKind device = DeviceKind::cpu;    // of the run. Only the CPU's kernels are ever called: for cuda they stand for its own
   bool deterministic = true;
-  bool extrapolate = false;    // even where calls are small enough to be made as they are (tests)
+  bool extrapolate = false;         // even where calls are small enough to be made as they are (tests)
   KnownScratch* known = nullptr;    // of another rank of the same run, read and added to
 };
 

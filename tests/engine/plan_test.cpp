@@ -20,8 +20,8 @@ constexpr const char* kMiddle =
     R"({"model_type": "qwen3", "vocab_size": 5000, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 1,
         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "eos_token_id": 0})";
 
-// What is extrapolated from small calls is near what the calls take. In bf16 the CPU's matrix products pack their operands in blocks whose size
-// follows no law.
+// What is extrapolated from small calls is near what the calls take. In bf16 the CPU's matrix products pack their operands in blocks whose
+// size follows no law.
 TEST(Plan, scratch_from_smaller_calls) {
   for (const bool bf16 : {false, true}) {
     const RunConfig run = run_of(kMiddle, 1, {bf16 ? "bf16.enabled=true" : "bf16.enabled=false"});
