@@ -5,7 +5,8 @@
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
-// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a pack
+// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. Where a later run
+// wants a part of a pack, its members are told apart from the start, and all is done anew. On a mesh a pack
 // holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or reads, stays
 // on its own: then it moves without a copy.
 #include <algorithm>
@@ -42,9 +43,13 @@ bool can_join(const Node& node) {
   return false;
 }
 
+// Members of packs that have to be in different ones: by number.
+using Labels = std::map<Value, int>;
+struct Split {};    // thrown when labels were added
+
 class Flatten {
  public:
-  explicit Flatten(Graph& graph) : graph_(graph) {}
+  Flatten(Graph& graph, Labels& labels) : graph_(graph), labels_(labels) {}
 
   void run() {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
@@ -52,8 +57,13 @@ class Flatten {
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     for (std::size_t begin = 0; begin < nodes.size();) {
       std::size_t end = begin + 1;
-      if (joins(nodes[begin]))
-        while (end < nodes.size() && nodes[end].op == nodes[begin].op && joins(nodes[end])) ++end;
+      std::set<Value> made(nodes[begin].out.begin(), nodes[begin].out.end());
+      const auto independent = [&](const Node& node) {
+        return std::none_of(node.in.begin(), node.in.end(), [&](Value v) { return made.contains(v); });
+      };
+      if (can_join(nodes[begin]))
+        for (; end < nodes.size() && nodes[end].op == nodes[begin].op && independent(nodes[end]); ++end)
+          made.insert(nodes[end].out.begin(), nodes[end].out.end());
       run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
       begin = end;
     }
@@ -70,11 +80,12 @@ class Flatten {
   void run_of(const std::vector<Node>& nodes) {
     std::vector<std::pair<std::string, std::vector<Node>>> groups;
     for (const Node& node : nodes) {
-      std::string key;
+      std::string key = fmt::format("alone {}", groups.size());
       if (joins(node)) {
         key = key_of(graph_, node);
         for (std::size_t i = 0; i < node.in.size(); ++i)
-          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
+          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}.{}", pack_id(node.in[i]), label(node.in[i]));
+        for (const Value v : node.out) key += fmt::format(" out {}", label(v));
       }
       const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
       found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
@@ -90,6 +101,10 @@ class Flatten {
           if (joins(members[0])) pack_id_.emplace(v, v.id);
       keep(members[0]);
     }
+  }
+  int label(Value v) const {
+    const auto found = labels_.find(v);
+    return found == labels_.end() ? 0 : found->second;
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);
@@ -127,6 +142,12 @@ class Flatten {
   // The pack of these values; made on first use.
   Value pack_of(const Values& members) {
     if (const auto found = packs_.find(members); found != packs_.end()) return found->second;
+    if (std::any_of(members.begin(), members.end(), [&](Value v) { return pack_id_.contains(v); })) {
+      int fresh = 1;
+      for (const auto& [v, other] : labels_) fresh = std::max(fresh, other + 1);
+      for (const Value v : members) labels_[v] = fresh;
+      throw Split{};
+    }
     std::int64_t extent = 0;
     for (const Value v : members) extent += packed_extent(graph_.local_elements(v));
     out_.push_back(graph_.make_node(op(OpId::pack), members, {{"extent", Int(extent)}}));
@@ -163,6 +184,7 @@ class Flatten {
   }
 
   Graph& graph_;
+  Labels& labels_;
   std::vector<Node> out_;
   std::map<Values, Value> packs_;
   std::map<Value, int> pack_id_;    // member -> its pack
@@ -174,8 +196,15 @@ class Flatten {
 }    // namespace
 
 Graph flatten(Graph graph, const Options&) {
-  Flatten(graph).run();
-  return graph;
+  Labels labels;
+  for (;;) {
+    Graph flat = graph;
+    try {
+      Flatten(flat, labels).run();
+      return flat;
+    } catch (const Split&) {    // a part of a pack got a number of its own: packs only become smaller, so it ends
+    }
+  }
 }
 
 }    // namespace sheaf

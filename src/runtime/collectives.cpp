@@ -208,8 +208,8 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
       const std::int64_t n = count(t.source), k = static_cast<std::int64_t>(o.group.size());
       t.source = t.target = {{0, n}};
       t.sums = true;
-      if (transport.reduces()) o.native = Impl::Operand::Native::all_reduce;
-      if (n * k * size_bytes(o.dtype) <= kSmallAllReduce) {
+      if (transport.reduces()) o.native = Impl::Operand::Native::all_reduce;    // as one piece
+      if (transport.reduces() || n * k * size_bytes(o.dtype) <= kSmallAllReduce) {
         for (std::int64_t j = 0; j < k; ++j) t.send.push_back({t.source}), t.recv.push_back({t.source});
       } else {
         const auto member = std::find(o.group.begin(), o.group.end(), self) - o.group.begin();
