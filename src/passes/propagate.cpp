@@ -286,8 +286,9 @@ class Propagation {
     return p;
   }
 
-  // The value where it is wanted: itself, what another reshard made of it, or a new one.
-  Value moved_to(Value v, const Placement& wanted, const std::string& why) {
+  // The value where it is wanted: itself, what another reshard made of it, or a new one. `wanted` by value: callers name placements of
+  // the graph, whose values move in memory when one is added.
+  Value moved_to(Value v, const Placement wanted, const std::string& why) {
     if (same(placement(v), wanted)) return v;
     const std::string key = print(wanted, graph_.mesh, graph_.type(v).shape.size());
     auto& there = known_[v];
