@@ -5,9 +5,9 @@
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
-// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a pack
-// holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or reads, stays
-// on its own: then it moves without a copy.
+// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
+// pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
+// reads, stays on its own: then it moves without a copy.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -80,16 +80,34 @@ class Flatten {
       found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
     }
     for (const auto& [key, members] : groups) {
-      if (members.size() > 1) {
+      if (members.size() > 1 && fits_packs(members)) {
         join(members);
         continue;
       }
       // Alone here means alone in all that follows: what lies in no pack now must not come to lie beside others.
-      for (const Values* values : {&members[0].in, &members[0].out})
-        for (const Value v : *values)
-          if (joins(members[0])) pack_id_.emplace(v, v.id);
-      keep(members[0]);
+      for (const Node& member : members) {
+        for (const Values* values : {&member.in, &member.out})
+          for (const Value v : *values)
+            if (joins(member)) pack_id_.emplace(v, v.id);
+        keep(member);
+      }
     }
+  }
+  static Values operands(const std::vector<Node>& members, std::size_t i) {
+    Values values;
+    for (const Node& member : members) values.push_back(member.in[i]);
+    return values;
+  }
+  // Each operand of theirs is a whole pack, or lies in none. A part of one is none: of weights that were updated together some may be
+  // cast where they lie and others gathered first.
+  bool fits_packs(const std::vector<Node>& members) const {
+    for (std::size_t i = 0; i < members[0].in.size(); ++i) {
+      if (!is_member_operand(*members[0].op, i)) continue;
+      const Values values = operands(members, i);
+      if (!packs_.contains(values) && std::any_of(values.begin(), values.end(), [&](Value v) { return pack_id_.contains(v); }))
+        return false;
+    }
+    return true;
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);
@@ -115,7 +133,8 @@ class Flatten {
     node.in = std::move(in);
     // What is done to the sum of a group is done once.
     if (is_move(*node.op) && node.in.size() == 1 && graph_.type(node.in[0]).shape.empty()) {
-      const auto [entry, fresh] = moves_.emplace(fmt::format("{} {} {}", node.op->name, node.in[0].id, print(graph_.type(node.out[0]).placement, graph_.mesh, 0)), node.out[0]);
+      const auto [entry, fresh] = moves_.emplace(
+          fmt::format("{} {} {}", node.op->name, node.in[0].id, print(graph_.type(node.out[0]).placement, graph_.mesh, 0)), node.out[0]);
       if (!fresh) {
         scalar_[node.out[0]] = entry->second;
         return;
@@ -142,9 +161,7 @@ class Flatten {
         in.push_back(model.in[i]);
         continue;
       }
-      Values values;
-      for (const Node& member : members) values.push_back(member.in[i]);
-      in.push_back(pack_of(values));
+      in.push_back(pack_of(operands(members, i)));
     }
     Node node = graph_.make_node(*model.op, in, model.attrs, fmt::format("{} tensors", members.size()));
     const Rule rule = Rule::parse(model.op->rule);
