@@ -89,8 +89,10 @@ void for_each_move(Placement p, std::size_t ndim, const Mesh& mesh, F&& to) {
   }
 }
 
-// Bytes that a rank sends and the number of collectives on the way that sends least, all ways allowed.
+// What a rank sends on the way that sends least, all ways allowed.
 double least_bytes(const Placement& from, const Placement& to, const Shape& shape, const Mesh& mesh) {
+  // An atom that does nothing in either, or is partial in both, stays so: a way through it would share the work among replicas.
+  const std::uint32_t idle = ~(from.cut() | from.partial | to.cut() | to.partial) | (from.partial & to.partial);
   const auto key = [&](const Placement& p) { return print(p, mesh, shape.size()); };
   std::map<std::string, double> best = {{key(from), 0}};
   using Open = std::tuple<double, std::string, Placement>;
@@ -103,6 +105,7 @@ double least_bytes(const Placement& from, const Placement& to, const Shape& shap
     if (cost > best.at(name)) continue;
     if (name == key(to)) return cost;
     for_each_move(p, shape.size(), mesh, [&, now = cost, at = p](Move move, const std::vector<Atom>& over, const Placement& q) {
+      if (mask(over) & idle) return;
       const double then = now + sent_bytes(move, over, at, shape, 4, mesh);
       const auto [entry, fresh] = best.try_emplace(key(q), then);
       if (!fresh && entry->second <= then) return;
@@ -175,30 +178,65 @@ TEST(ReshardPlan, every_step_leads_to_the_next_and_the_last_to_the_target) {
 }
 
 // Where bytes are all that counts (the tensor is large), against all sequences of moves there are. Atoms stand as propagation leaves them:
-// on a dim in the order of the mesh, and nothing is made partial. The search looks only at what differs, and never takes an atom through a
-// place where it shall not stay: for odd pairs there are ways that send less, through cuts that neither has.
-TEST(ReshardPlan, few_sequences_of_moves_send_less) {
-  const Mesh mesh = parse_mesh("mesh a2=2 a1=2 a0=2");
-  const Shape shape = {1 << 12, 1 << 12};
-  std::mt19937 rng(2);
+// on a dim in the order of the mesh, and nothing is made partial.
+struct AllSequences {
+  Mesh mesh = parse_mesh("mesh a2=2 a1=2 a0=2");
+  Shape shape = {1 << 12, 1 << 12};
+  std::mt19937 rng{2};
+
+  // Sent by the plan and at least, for a random pair that `wanted` accepts.
+  template <class F>
+  std::pair<double, double> next(F&& wanted, std::string& text) {
+    Placement from, to;
+    do {
+      from = random_placement(rng, mesh, 2, rng() % 3 == 0), to = random_placement(rng, mesh, 2, rng() % 3 == 0);
+      for (Placement* p : {&from, &to})
+        for (auto& atoms : p->dims) std::sort(atoms.begin(), atoms.end());
+      to.partial &= from.partial;
+    } while (!wanted(from, to));
+    text = print(from, mesh, 2) + " -> " + print(to, mesh, 2);
+    double sent = 0;
+    Placement at = from;
+    for (const ReshardStep& step : plan_reshard(from, to, shape, 4, mesh)) {
+      sent += sent_bytes(step.move, step.over, at, shape, 4, mesh);
+      at = step.to;
+    }
+    return {sent, least_bytes(from, to, shape, mesh)};
+  }
+};
+
+// What steps are made of: sums onto pieces, pieces of what is whole, and back.
+TEST(ReshardPlan, no_sequence_sends_less_where_minor_ends_change) {
+  AllSequences all;
+  const auto begins = [](const Placement& a, const Placement& b) {    // each cut of a begins that of b
+    const auto begin = [](const std::vector<Atom>& x, const std::vector<Atom>& y) {
+      return x.size() <= y.size() && std::equal(x.begin(), x.end(), y.begin());
+    };
+    return begin(a.flat, b.flat) && begin(a.dims[0], b.dims[0]) && begin(a.dims[1], b.dims[1]) &&
+           (a.dims == b.dims || (a.flat.empty() && b.flat.empty()));
+  };
+  for (int i = 0; i < 150; ++i) {
+    std::string text;
+    const auto [sent, least] = all.next(
+        [&](const Placement& from, const Placement& to) {
+          const std::uint32_t entered = to.cut() & ~from.cut(), reduced = from.partial & ~to.partial;
+          return begins(from, to) ? entered == 0 || reduced == 0 || entered == reduced : begins(to, from) && reduced == 0;
+        },
+        text);
+    EXPECT_LE(sent, least * (1 + 1e-12)) << text;
+  }
+}
+// Elsewhere the search, which takes no atom through a place where it shall not stay, may send more. By how much is written down here.
+TEST(ReshardPlan, any_other_pair_sends_at_most_four_times_the_least) {
+  AllSequences all;
   int more = 0;
   constexpr int kPairs = 300;
   for (int i = 0; i < kPairs; ++i) {
-    Placement from = random_placement(rng, mesh, 2, rng() % 3 == 0), to = random_placement(rng, mesh, 2, rng() % 3 == 0);
-    for (Placement* p : {&from, &to})
-      for (auto& atoms : p->dims) std::sort(atoms.begin(), atoms.end());
-    to.partial &= from.partial;
-    double sent = 0;
-    Placement at = from;
-    for (const ReshardStep& step : plan_reshard(from, to, shape, 4, mesh))
-      sent += sent_bytes(step.move, step.over, at, shape, 4, mesh), at = step.to;
-    const double least = least_bytes(from, to, shape, mesh);
-    ASSERT_LE(least, sent * (1 + 1e-12));
-    EXPECT_LE(sent, 3 * least + 1) << print(from, mesh, 2) << " -> " << print(to, mesh, 2);
-    const bool is_more = sent > least * (1 + 1e-12);
-    if (is_more) std::printf("%s -> %s: %g, least %g\n", print(from, mesh, 2).c_str(), print(to, mesh, 2).c_str(), sent, least);
-    more += is_more;
+    std::string text;
+    const auto [sent, least] = all.next([](const Placement&, const Placement&) { return true; }, text);
+    EXPECT_GE(sent * (1 + 1e-12), least) << text;
+    EXPECT_LE(sent, 4 * least) << text;
+    more += sent > least * (1 + 1e-12);
   }
   EXPECT_LE(more, kPairs / 3);
-  std::printf("%d\n", more);
 }
