@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 
+from safetensors.torch import load_file
+
 sys.dont_write_bytecode = True    # no __pycache__ among the sources
 sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
 from meshes import CLIP, MESHES, ONE_RANK, STEP_TOLERANCE, THREE_HEADS, WEIGHT_TOLERANCE, Runs, distance, mesh, metrics, model_bytes, numbers, step_distance
@@ -102,6 +104,14 @@ def stages_need_less_and_less(runs):
     peaks = [metrics(runs.train(file, mesh(dp=4, zero=zero) | {"gradient_accumulation_steps": 2}, "run.steps=1"))[0]["peak_bytes"] for zero in range(4)]
     assert peaks[3] < peaks[2] < peaks[1] < peaks[0], peaks
     print("peak bytes of stages 0 to 3:", peaks)
+    # Each rank writes what it holds of parameters and moments.
+    for zero, on in ((1, mesh(dp=4, zero=1)), (3, mesh(dp=2, sp=2, zero=3)), (3, mesh(dp=2, tp=2, zero=3))):
+        output = runs.train(file, on, "run.steps=1", "run.save_every=1")
+        held = [sum(t.numel() for t in load_file(path).values()) for path in sorted((output / "checkpoints").glob("*/rank_*"))]
+        assert len(held) == 4 and max(held) <= 1.02 * sum(held) / 4, (on, held)    # pieces begin at multiples of 16 elements
+    held = [sum(t.numel() for t in load_file(path).values()) for path in (runs.train(file, mesh(dp=4), "run.steps=1", "run.save_every=1") /
+                                                                         "checkpoints").glob("*/rank_*")]
+    assert len(held) == 1    # the test of the test: stage 0 holds everything everywhere, and rank 0 writes
 
 
 def main():
