@@ -247,7 +247,12 @@ class Output(Case):
                          r"step 4/4  loss \d\.\d+  norm \d+\.\d+  lr 1\.00e-03  \d+ ms  [\d.]+k? tokens/s  \d+ % of peak  eta 0s")
 
     def test_a_first_interrupt_finishes_the_step_saves_and_exits_130(self):
-        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000"], stdout=subprocess.PIPE,
+        for ranks in (1, 4):
+            with self.subTest(ranks=ranks):
+                self.interrupt(f"run.nproc={ranks}", "zero_optimization.stage=1")
+
+    def interrupt(self, *overrides):
+        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000", *overrides], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         log = self.output / "metrics.jsonl"
         deadline = time.monotonic() + 60
@@ -261,7 +266,7 @@ class Output(Case):
         self.assertEqual([m["step"] for m in metrics], list(range(1, len(metrics) + 1)))
         self.assertTrue(3 <= len(metrics) < 1000000)
         # The model is that of the last step in the log: a run of as many steps gives the same bytes.
-        self.train(f"run.steps={len(metrics)}", "run.log_every=1000000")
+        self.train(f"run.steps={len(metrics)}", "run.log_every=1000000", *overrides)
         self.assertEqual((self.output / "model/model.safetensors").read_bytes(), model)
 
     def test_resume_without_a_checkpoint_starts_afresh_and_says_so(self):
