@@ -4,10 +4,10 @@ Every step's loss and gradient norm, the final weights, one evaluation in a run;
 and each model occur some times; --whole is every model on every mesh.
 """
 import itertools
+import json
 import pathlib
-import re
+import random
 import shutil
-import subprocess
 import sys
 import tempfile
 
@@ -79,12 +79,32 @@ def heads_that_do_not_divide(against):
             against.check(THREE_HEADS, name, on, packing, 1)
 
 
+def any_plan_of_tensor_parallelism(against):
+    """Each weight cut along its rows, its columns, or not, by chance."""
+    rng = random.Random(3)
+    weights = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")] + ["lm_head", "embed_tokens"]
+    for _ in range(14 if WHOLE else 3):
+        specs = [{"patterns": [f".*{name}\\.weight$"], "partition_type": rng.choice(["column", "row", "skip"])} for name in weights]
+        on = rng.choice([mesh(tp=2), mesh(sp=2, tp=2, zero=3), mesh(dp=2, tp=2, zero=2), mesh(tp=4)])
+        name = f"{on['run.nproc']} ranks, " + " ".join(spec["partition_type"] for spec in specs)
+        against.check(rng.choice(("qwen2", "llama", "mistral_window", "qwen3")), name,
+                      on | {"tensor_parallel.partition_config.layer_specs": json.dumps(specs)}, rng.choice(("documents", "concat")), 1)
+
+
 def evaluation_in_a_run(against):
     """Held-out rows that do not fill the last batch."""
     for name in MESHES if WHOLE else ("dp2 sp2", "dp2 sp2 tp2 zero-3"):
         for packing in ("concat", "documents"):
             output = against.check("qwen3", name, MESHES[name], packing, 1, "data.eval_split=0.05", "run.eval_every=7")
             assert not output or [m["step"] for m in metrics(output) if "eval_loss" in m] == [7, 14, 20]
+
+
+def a_changed_setting_is_seen(against):
+    """The test of the test: small changes of what ranks do together must leave the tolerance."""
+    file, expected = against.of("qwen3", "documents", 1)
+    for change in ("gradient_clipping=2.5", "optimizer.params.weight_decay=0.09", "gradient_clipping=0"):
+        output = against.runs.train(file, MESHES["dp2 sp2"], change)
+        assert step_distance(metrics(output), metrics(expected)) > STEP_TOLERANCE, change
 
 
 def the_same_mesh_gives_the_same_bits(runs):
@@ -126,7 +146,9 @@ def main():
         against = Against(runs)
         every_mesh_computes_what_one_rank_computes(against)
         heads_that_do_not_divide(against)
+        any_plan_of_tensor_parallelism(against)
         evaluation_in_a_run(against)
+        a_changed_setting_is_seen(against)
         print(f"{against.count} runs on meshes: losses and norms within {against.worst:.1e}, weights within {against.worst_weights:.1e} of one rank's")
         the_same_mesh_gives_the_same_bits(runs)
         stages_need_less_and_less(runs)
