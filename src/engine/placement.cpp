@@ -80,7 +80,8 @@ void check_degrees(const RunConfig& run, const DenseConfig& model) {
   for (const auto& [key, size] : {std::pair("zero_optimization.mics_shard_size", run.zero.shard_ranks),
                                   std::pair("zero_optimization.zero_hpz_partition_size", run.zero.gather_ranks)})
     if (size > 0 && over % size != 0)
-      user_error("{}: found {}, which does not divide the {} ranks that hold the same parameters ({} / tp {})", key, size, over, p.ranks, p.tp);
+      user_error("{}: found {}, which does not divide the {} ranks that hold the same parameters ({} / tp {}); take a divisor", key, size, over,
+                 p.ranks, p.tp);
 }
 
 }    // namespace
