@@ -8,7 +8,8 @@
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
 // reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
-// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node.
+// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node. Where a later run still
+// wants a part of a pack, its members are told apart from the start, and all is done anew.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -43,9 +44,13 @@ bool can_join(const Node& node) {
   return false;
 }
 
+// Members of packs that have to be in different ones: by number.
+using Labels = std::map<Value, int>;
+struct Split {};    // thrown when labels were added
+
 class Flatten {
  public:
-  explicit Flatten(Graph& graph) : graph_(graph) {}
+  Flatten(Graph& graph, Labels& labels) : graph_(graph), labels_(labels) {}
 
   void run() {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
@@ -53,26 +58,25 @@ class Flatten {
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     find_apart(nodes);
     for (std::size_t begin = 0; begin < nodes.size();) {
-      std::vector<Node> run = {nodes[begin]}, between;
+      // What stands among the nodes of the run goes before it, or behind it where it needs one of them.
+      std::vector<Node> run = {nodes[begin]}, before, behind, passed_before, passed_behind;
       std::size_t end = begin + 1;
-      if (joins(nodes[begin])) {
-        std::vector<Node> passed;    // what stands among those of the run and needs none of them goes before it
-        for (std::size_t i = end; i < nodes.size(); ++i) {
-          if (joins(nodes[i])) {
-            if (nodes[i].op != nodes[begin].op) break;
-            run.push_back(nodes[i]);
-            between.insert(between.end(), passed.begin(), passed.end());
-            passed.clear();
-            end = i + 1;
-          } else if (is_independent(nodes[i], run)) {
-            passed.push_back(nodes[i]);
-          } else {
-            break;
-          }
+      for (std::size_t i = end; i < nodes.size() && joins(nodes[begin]); ++i) {
+        const bool needs = must_follow(nodes[i], behind) || must_follow(nodes[i], passed_behind);
+        if (joins(nodes[i])) {
+          if (nodes[i].op != nodes[begin].op || needs || must_follow(nodes[i], run)) break;
+          run.push_back(nodes[i]);
+          before.insert(before.end(), passed_before.begin(), passed_before.end());
+          behind.insert(behind.end(), passed_behind.begin(), passed_behind.end());
+          passed_before.clear(), passed_behind.clear();
+          end = i + 1;
+        } else {
+          (needs || must_follow(nodes[i], run) ? passed_behind : passed_before).push_back(nodes[i]);
         }
       }
-      for (const Node& node : between) run_of({node});
+      for (const Node& node : before) run_of({node});
       run_of(run);
+      for (const Node& node : behind) run_of({node});
       begin = end;
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
@@ -84,13 +88,13 @@ class Flatten {
     return can_join(node) && !scalar && !stays_alone(node);
   }
 
-  // May `node` run before those of `run` that stand before it?
-  bool is_independent(const Node& node, const std::vector<Node>& run) const {
+  // Does `node` need to stand behind one of these, which stand before it?
+  static bool must_follow(const Node& node, const std::vector<Node>& earlier) {
     const auto has = [](const Values& values, Value v) { return std::find(values.begin(), values.end(), v) != values.end(); };
-    return std::none_of(run.begin(), run.end(), [&](const Node& other) {
+    return std::any_of(earlier.begin(), earlier.end(), [&](const Node& other) {
       const bool sets = other.op == &op(OpId::set);
       for (const Value v : node.in)
-        if (has(other.out, v) || (sets && v == other.in[0])) return true;
+        if (v && (has(other.out, v) || (sets && v == other.in[0]))) return true;
       return node.op == &op(OpId::set) && has(other.in, node.in[0]);
     });
   }
@@ -132,7 +136,8 @@ class Flatten {
       if (joins(node)) {
         key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
         for (std::size_t i = 0; i < node.in.size(); ++i)
-          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
+          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}.{}", pack_id(node.in[i]), label(node.in[i]));
+        for (const Value v : node.out) key += fmt::format(" out {}", label(v));
       }
       const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
       found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
@@ -148,6 +153,10 @@ class Flatten {
           if (joins(members[0])) pack_id_.emplace(v, v.id);
       keep(members[0]);
     }
+  }
+  int label(Value v) const {
+    const auto found = labels_.find(v);
+    return found == labels_.end() ? 0 : found->second;
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);
@@ -186,6 +195,12 @@ class Flatten {
   // The pack of these values; made on first use.
   Value pack_of(const Values& members) {
     if (const auto found = packs_.find(members); found != packs_.end()) return found->second;
+    if (std::any_of(members.begin(), members.end(), [&](Value v) { return pack_id_.contains(v); })) {
+      int fresh = 1;
+      for (const auto& [v, other] : labels_) fresh = std::max(fresh, other + 1);
+      for (const Value v : members) labels_[v] = fresh;
+      throw Split{};
+    }
     std::int64_t extent = 0;
     for (const Value v : members) extent += packed_extent(graph_.local_elements(v));
     out_.push_back(graph_.make_node(op(OpId::pack), members, {{"extent", Int(extent)}}));
@@ -222,6 +237,7 @@ class Flatten {
   }
 
   Graph& graph_;
+  Labels& labels_;
   std::vector<Node> out_;
   std::map<Values, Value> packs_;
   std::map<Value, int> pack_id_;    // member -> its pack
@@ -235,8 +251,15 @@ class Flatten {
 }    // namespace
 
 Graph flatten(Graph graph, const Options&) {
-  Flatten(graph).run();
-  return graph;
+  Labels labels;
+  for (;;) {
+    Graph flat = graph;
+    try {
+      Flatten(flat, labels).run();
+      return flat;
+    } catch (const Split&) {    // a part of a pack got a number of its own: packs only become smaller, so it ends
+    }
+  }
 }
 
 }    // namespace sheaf

@@ -152,7 +152,7 @@ class Plan(Case):
         def refused(*says, ranks=4, overrides=(), **changes):
             self.refused(sheaf("plan", self.run_file(**changes), "--ranks", ranks, *overrides), *says)
 
-        refused("tp 3 · sp 1 = 3 does not divide the 4 ranks", tensor_parallel={"autotp_size": 3})
+        refused("tp 3 · sp 1 does not divide the 4 ranks", tensor_parallel={"autotp_size": 3})
         refused("tensor_parallel.autotp_size 4 over 2 attention heads", tensor_parallel={"autotp_size": 4})
         refused("sequence_parallel_size 16 over 8 tokens of a row", ranks=16, sequence_parallel_size=16)
         refused("train_batch_size", train_batch_size=7)
