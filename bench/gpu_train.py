@@ -1,8 +1,9 @@
-"""Sheaf against its peers on one GPU, in one run: the same model, sequence length and micro-batch, bf16 compute over fp32 masters.
+"""Sheaf against its peers on GPUs of one machine, in one run: the same model, sequence length and micro-batch, bf16 compute over fp32 masters.
 
 python3 bench/gpu_train.py --sheaf build/cuda/src/sheaf [--config examples/qwen3_1p7b_config.json] [--seq 4096] [--micro-batch 4] [--steps 12]
-                           [--peers eager,compile] [--profile] [--output FOLDER]
-Prints a table with tokens/s, peak memory and both ratios (Sheaf / peer), and writes it as JSON into the output folder.
+                           [--gpus 1] [--zero 3] [--peers eager,compile] [--profile] [--output FOLDER] [key.path=value ...]
+Prints a table with tokens/s per GPU, peak memory of a GPU and both ratios (Sheaf / peer), and writes it as JSON into the output folder.
+key.path=value: more settings of Sheaf's run.
 """
 import argparse
 import json
@@ -29,14 +30,15 @@ def write_corpus(folder, vocab, tokens):
 
 def run_sheaf(arguments, folder):
     vocab = json.load(open(arguments.config))["vocab_size"]
-    write_corpus(folder, vocab, arguments.micro_batch * arguments.seq * (arguments.steps + 1) + 1)
+    write_corpus(folder, vocab, arguments.gpus * arguments.micro_batch * arguments.seq * (arguments.steps + 1) + 1)
     run = {"model": {"config": arguments.config}, "data": {"train": str(folder / "corpus.bin"), "seq_len": arguments.seq},
            "run": {"steps": arguments.steps, "output": str(folder / "sheaf"), "device": "cuda"},
            "train_micro_batch_size_per_gpu": arguments.micro_batch, "bf16": {"enabled": True},
+           "zero_optimization": {"stage": arguments.zero if arguments.gpus > 1 else 0},
            "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
     (folder / "run.json").write_text(json.dumps(run))
     extra = ["--profile", str(arguments.steps)] if arguments.profile else []
-    subprocess.run([arguments.sheaf, "train", str(folder / "run.json"), *extra], check=True)
+    subprocess.run([arguments.sheaf, "train", str(folder / "run.json"), "--nproc", str(arguments.gpus), *arguments.settings, *extra], check=True)
     steps = [json.loads(line) for line in open(folder / "sheaf" / "metrics.jsonl")]
     timed = steps[arguments.steps // 3:-1 if arguments.profile else None]    # the profiled step waits after every call
     median = statistics.median(step["step_ms"] for step in timed)
@@ -45,7 +47,7 @@ def run_sheaf(arguments, folder):
 
 
 def run_peer(arguments, compile):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "bench/peers/hf_fsdp2.py", "--config",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.gpus), "bench/peers/hf_fsdp2.py", "--config",
                arguments.config, "--seq", str(arguments.seq), "--micro-batch", str(arguments.micro_batch), "--steps", str(arguments.steps)]
     out = subprocess.run(command + (["--compile"] if compile else []), stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.strip().splitlines()[-1])
@@ -58,6 +60,9 @@ def main():
     parser.add_argument("--seq", type=int, default=4096)
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--zero", type=int, default=3)
+    parser.add_argument("settings", nargs="*")
     parser.add_argument("--peers", default="eager,compile")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--output", default="")
@@ -73,7 +78,8 @@ def main():
         row["speed_ratio"] = round(rows[0]["tokens_per_s"] / row["tokens_per_s"], 3)
         row["memory_ratio"] = round(rows[0]["peak_gib"] / row["peak_gib"], 3)
         print(f"{row['name']:22}{row['step_ms']:10.1f}{row['tokens_per_s']:10}{row['peak_gib']:10.2f}{row['speed_ratio']:13.3f}{row['memory_ratio']:14.3f}")
-    text = json.dumps({"config": arguments.config, "seq": arguments.seq, "micro_batch": arguments.micro_batch, "rows": rows})
+    text = json.dumps({"config": arguments.config, "seq": arguments.seq, "micro_batch": arguments.micro_batch, "gpus": arguments.gpus, "zero": arguments.zero,
+                       "rows": rows})
     print(text)
     if arguments.output:
         (pathlib.Path(arguments.output) / "gpu_train.json").write_text(text + "\n")

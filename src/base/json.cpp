@@ -101,6 +101,17 @@ static std::string type_name(Json::value_t type) {
   }
 }
 
+std::vector<std::int64_t> integers(const Json& list, const std::string& where) {
+  if (!list.is_array()) user_error("{}: is {}, a list of integers was wanted", where, json_type(list));
+  std::vector<std::int64_t> out;
+  for (const Json& value : list) {
+    if (!value.is_number_integer())
+      user_error("{}: {} is in a list of integers", where, value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
+    out.push_back(value.get<std::int64_t>());
+  }
+  return out;
+}
+
 std::string json_type(const Json& value) { return type_name(value.type()); }
 std::string json_type(const LargeJson& value) { return type_name(value.type()); }
 

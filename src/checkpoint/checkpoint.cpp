@@ -55,6 +55,16 @@ std::int64_t copy_common(const Box& from_box, const std::byte* from, const Box& 
   return total;
 }
 
+Box box_from(const Json& json, const std::string& where) {
+  Box box;
+  for (const Json& range : json) {
+    const auto ends = integers(range, where);
+    if (ends.size() != 2) user_error("{}: a box has a dim of {} numbers; [begin, end) was wanted", where, ends.size());
+    box.emplace_back(ends[0], ends[1]);
+  }
+  return box;
+}
+
 }    // namespace
 
 struct Checkpoint::Impl {
@@ -161,11 +171,10 @@ Checkpoint::Checkpoint(const std::string& folder) : impl_(std::make_unique<Impl>
     for (const Json& t : index.at("tensors")) {
       const auto dtype = dtype_from_name(t.at("dtype").get<std::string>());
       if (!dtype) user_error("{}: no dtype {}", path, t.at("dtype").dump());
-      Tensor tensor{
-          t.at("name").get<std::string>(), t.at("kind").get<std::string>(), *dtype, t.at("shape").get<std::vector<std::int64_t>>(), {}};
+      Tensor tensor{t.at("name").get<std::string>(), t.at("kind").get<std::string>(), *dtype, integers(t.at("shape"), path), {}};
       checked_bytes(tensor.dtype, tensor.shape, fmt::format("{}: {}", path, quote(tensor.name)));
       for (const Json& c : t.at("chunks"))
-        tensor.chunks.push_back({c.at("box").get<Box>(), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
+        tensor.chunks.push_back({box_from(c.at("box"), path), c.at("file").get<std::string>(), c.at("entry").get<std::string>()});
       impl_->opened.push_back(impl_->open_chunks(path, tensor));
       impl_->tensors.push_back(std::move(tensor));
     }

@@ -1,6 +1,7 @@
 #include "checkpoint/export.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -27,7 +28,7 @@ ModelRecord model_of(const Checkpoint& checkpoint) {
     model.config = found->at("config");
     if (!model.config.is_object()) user_error("{}: the config of its model is {}", where, json_type(model.config));
     for (const Json& entry : found->at("shapes"))
-      model.shapes[entry.at(0).get<std::string>()] = entry.at(1).get<std::vector<std::int64_t>>();
+      model.shapes.emplace_back(entry.at(0).get<std::string>(), integers(entry.at(1), where));
   } catch (const Json::exception& error) {
     user_error("{}: its model is not described: {}", where, error.what());
   }
@@ -40,26 +41,29 @@ void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, 
   const DType target = dtype.value_or(model.dtype);
   set_dtype(model.config, target);
   std::vector<TensorToWrite> tensors;
-  std::vector<const Checkpoint::Tensor*> parameters;
+  std::map<std::string, std::size_t> places;
+  for (const auto& [name, shape] : model.shapes) places.emplace(name, places.size());
+  std::vector<const Checkpoint::Tensor*> parameters(model.shapes.size());
+  std::size_t found = 0;
   std::int64_t all = 0, done = 0;
   const auto bytes_of = [&](const Checkpoint::Tensor& tensor) {
     return checked_bytes(tensor.dtype, tensor.shape, fmt::format("{}: {}", checkpoint.folder(), quote(tensor.name)));
   };
   for (const Checkpoint::Tensor& tensor : checkpoint.tensors()) {
     if (tensor.kind != "parameter") continue;
-    const auto shape = model.shapes.find(tensor.name);
-    if (shape == model.shapes.end()) user_error("{}: its model has no parameter {}", checkpoint.folder(), quote(tensor.name));
+    const auto place = places.find(tensor.name);
+    if (place == places.end()) user_error("{}: its model has no parameter {}", checkpoint.folder(), quote(tensor.name));
     const std::string where = fmt::format("{}: {}", checkpoint.folder(), quote(tensor.name));
-    if (checked_bytes(tensor.dtype, shape->second, where) != bytes_of(tensor) || !is_convertible(tensor.dtype, target))
-      user_error("{} is {} {}, which is no {} {}", where, name(tensor.dtype), shape_text(tensor.shape), name(target),
-                 shape_text(shape->second));
+    const auto& shape = model.shapes[place->second].second;
+    if (checked_bytes(tensor.dtype, shape, where) != bytes_of(tensor) || !is_convertible(tensor.dtype, target))
+      user_error("{} is {} {}, which is no {} {}", where, name(tensor.dtype), shape_text(tensor.shape), name(target), shape_text(shape));
     if (bytes_of(tensor) > checkpoint.bytes()) user_error("{} has {} bytes, all chunks together fewer", where, bytes_of(tensor));
-    tensors.push_back({tensor.name, target, shape->second});
-    parameters.push_back(&tensor);
+    parameters[place->second] = &tensor, ++found;
     all += bytes_of(tensor);
   }
-  if (parameters.size() != model.shapes.size())
-    user_error("{}: holds {} parameters, its model has {}", checkpoint.folder(), parameters.size(), model.shapes.size());
+  if (found != model.shapes.size())
+    user_error("{}: holds {} parameters, its model has {}", checkpoint.folder(), found, model.shapes.size());
+  for (const auto& [name, shape] : model.shapes) tensors.push_back({name, target, shape});
   constexpr std::int64_t kBlockBytes = 1 << 26;
   HfWriter writer(folder, model.config, tensors, {.side_files_from = checkpoint.folder()});
   std::vector<std::byte> block;

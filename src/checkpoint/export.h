@@ -2,9 +2,9 @@
 // From a checkpoint to a HuggingFace folder, with nothing but the checkpoint at hand: its meta says which model it holds.
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -16,8 +16,8 @@ namespace sheaf {
 struct ModelRecord {
   Json config;                  // config.json
   DType dtype = DType::fp32;    // of the weights that the run began with, so of an export
-  std::map<std::string, std::vector<std::int64_t>>
-      shapes;    // of the parameters in a HuggingFace folder: a checkpoint has their dims split
+  // Of the parameters in a HuggingFace folder, in its order: a checkpoint has their dims split, and lists first what rank 0 wrote.
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> shapes;
 };
 Json to_json(const ModelRecord& model);
 // UserError: the checkpoint has no such entry, or it is damaged.

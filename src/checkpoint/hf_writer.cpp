@@ -89,6 +89,7 @@ struct HfWriter::State {
     std::stable_sort(members.begin(), members.end(),
                      [&](std::size_t a, std::size_t b) { return size_bytes(tensors[a].dtype) > size_bytes(tensors[b].dtype); });
     std::vector<TensorToWrite> entries;
+    entries.reserve(members.size());
     for (const std::size_t i : members) entries.push_back(tensors[i]);
     const std::string header = safetensors_header(entries, {{"format", "pt"}});
     auto end = static_cast<std::int64_t>(header.size());

@@ -40,13 +40,15 @@ std::vector<std::string> exchange_texts(Transport& t, const std::vector<std::str
 
 constexpr std::size_t kShown = 80;
 
-// Some characters of `value` around position `at`, on one line.
+// The line of `value` that position `at` is in, or some characters of it around `at`.
 std::string excerpt(const std::string& value, std::size_t at) {
-  const std::size_t begin = at > kShown / 4 && value.size() > kShown ? at - kShown / 4 : 0;
-  std::string shown = value.substr(begin, kShown);
+  const std::size_t before = at == 0 ? std::string::npos : value.rfind('\n', at - 1);
+  const std::size_t line = before == std::string::npos ? 0 : before + 1, end = std::min(value.find('\n', at), value.size());
+  const std::size_t begin = at - line > kShown / 4 && end - line > kShown ? at - kShown / 4 : line;
+  std::string shown = value.substr(begin, std::min(kShown, end - begin));
   for (char& c : shown)
     if (static_cast<unsigned char>(c) < ' ') c = ' ';
-  return quote((begin ? "..." : "") + shown + (begin + kShown < value.size() ? "..." : ""));
+  return quote((begin > line ? "..." : "") + shown + (begin + kShown < end ? "..." : ""));
 }
 
 }    // namespace

@@ -56,6 +56,9 @@ class Transport {
   // Throws RankFailure if the run was ended, here or by another rank, or the transport has seen an error. Never waits: for loops that poll.
   virtual void check() {}
 
+  // Returns when what this rank has launched on the calling thread's stream is done. Nothing to do where calls return when they are done.
+  virtual void wait() {}
+
   // For bytes on the host: this transport, unless it carries device memory only.
   virtual Transport& host() { return *this; }
 

@@ -89,9 +89,14 @@ void fields(V& v, RunConfig& c) {
   v("bf16.enabled", c.bf16);
   v("zero_optimization.stage", c.zero.stage);
   v("zero_optimization.stage3_param_persistence_threshold", c.zero.persist);
+  v("zero_optimization.stage3_prefetch_bucket_size", c.zero.gather_bucket);
+  v("zero_optimization.reduce_bucket_size", c.zero.reduce_bucket);
+  v("zero_optimization.allgather_bucket_size", c.zero.update_bucket);
   v("zero_optimization.mics_shard_size", c.zero.shard_ranks);
   v("zero_optimization.zero_hpz_partition_size", c.zero.gather_ranks);
   v("tensor_parallel.autotp_size", c.parallel.tp);
+  v("tensor_parallel.partition_config.layer_specs", c.parallel.layer_specs);
+  v("tensor_parallel.partition_config.use_default_specs", c.parallel.use_default_specs);
   v("sequence_parallel_size", c.parallel.sp);
   v("expert_parallel", c.parallel);
   v("optimizer.type", c.optimizer.type);
@@ -135,6 +140,7 @@ struct Reader {
   template <class E>
   requires std::is_enum_v<E>
   void operator()(const char* path, E& x) { x = static_cast<E>(choice_index(settings.key(path), settings.get(path).get<std::string>())); }
+  void operator()(const char* path, Json& x) { x = settings.get(path); }
   void operator()(const char*, ModelSource& x) {
     if (settings.given("model.config"))
       x.config = settings.get("model.config");
@@ -221,7 +227,8 @@ void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t 
     if (size != 1 && size != p.tp) user_error("{}: found {}, but tensor_parallel.autotp_size is {}", settings.at(path), size, p.tp);
   }
   if (p.ranks % (p.tp * p.sp) != 0)
-    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks", settings.file(), p.tp, p.sp, p.tp * p.sp, p.ranks);
+    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks; with these degrees {}, {}, ... ranks fit", settings.file(), p.tp, p.sp,
+               p.tp * p.sp, p.ranks, p.tp * p.sp, 2 * p.tp * p.sp);
   p.dp = p.ranks / (p.tp * p.sp);
   constexpr const char* kDp = "data_parallel_size";
   if (const Json& dp = settings.get(kDp); !dp.is_null() && dp.get<std::int64_t>() != p.dp)

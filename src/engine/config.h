@@ -58,7 +58,8 @@ struct BatchConfig {
 // dp = ranks / (tp · sp). Experts use ep · etp of the same ranks.
 struct ParallelConfig {
   std::int64_t ranks = 1, dp = 1, tp = 1, sp = 1, ep = 1, etp = 1;
-  std::string tp_plan;    // of partition_config, as Options::tp_plan; "": the model's
+  Json layer_specs = Json::array();    // of DeepSpeed's partition_config; they come before the model's plan
+  bool use_default_specs = true;       // the model's plan holds for what they do not match
   bool operator==(const ParallelConfig&) const = default;
 };
 
@@ -67,6 +68,7 @@ struct ZeroConfig {
   std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole
   std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks; 0: over all that hold the same
   std::int64_t gather_ranks = 0;    // stage 3: the copy for use is cut over groups of so many ranks; 0: as the states
+  std::int64_t gather_bucket = 0, reduce_bucket = 0, update_bucket = 0;    // elements of a collective at most
   bool operator==(const ZeroConfig&) const = default;
 };
 

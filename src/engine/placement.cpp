@@ -1,5 +1,6 @@
 #include "engine/placement.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/error.h"
@@ -25,6 +26,36 @@ std::string tp_plan(const Json& config, const DenseConfig& model) {
   }
   if (plan.find("embed_tokens ") == std::string::npos) plan += "; embed_tokens embedding_rowwise";
   if (!model.tied_head && plan.find("lm_head ") == std::string::npos) plan += "; lm_head colwise_gather_output";
+  return plan;
+}
+
+// DeepSpeed's layer_specs as entries of a plan. Which piece of a packed tensor lies where (`shape`) and whether an output is gathered
+// (`gather_output`) changes no number here: reshards follow from what reads it.
+std::string plan_of_specs(const Json& specs, const std::string& model_type) {
+  constexpr const char* kWhere = "tensor_parallel.partition_config.layer_specs";
+  std::string plan;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const Json& spec = specs[i];
+    const auto bad = [&](const std::string& what) { user_error("{}[{}]: {}", kWhere, i, what); };
+    if (!spec.is_object()) bad("wanted an object with patterns and partition_type, found " + spec.dump());
+    for (const auto& [key, value] : spec.items()) {
+      const std::vector<std::string> known = {"patterns", "partition_type", "shape", "partition_dim", "gather_output", "grad_allreduce", "model_types"};
+      if (std::find(known.begin(), known.end(), key) == known.end()) bad(fmt::format("unknown key {}{}", quote(key), did_you_mean(key, known)));
+    }
+    if (spec.contains("model_types") && spec["model_types"].is_array() && !spec["model_types"].empty() &&
+        std::find(spec["model_types"].begin(), spec["model_types"].end(), model_type) == spec["model_types"].end())
+      continue;
+    const std::string type = spec.value("partition_type", Json("column")).dump();
+    const char* style = type == "\"column\"" ? "colwise" : type == "\"row\"" ? "rowwise" : type == "\"skip\"" ? "replicated" : nullptr;
+    if (!style) bad(fmt::format("partition_type is {}; wanted \"column\", \"row\" or \"skip\"", type));
+    const Json patterns = spec.value("patterns", Json());
+    if (!patterns.is_array() || patterns.empty()) bad("patterns is " + patterns.dump() + "; wanted a list of regular expressions");
+    for (const Json& pattern : patterns) {
+      if (!pattern.is_string() || pattern.get<std::string>().find(';') != std::string::npos)
+        bad(fmt::format("pattern {}: wanted a regular expression without ';'", pattern.dump()));
+      plan += fmt::format("re:{} {}; ", pattern.get<std::string>(), style);
+    }
+  }
   return plan;
 }
 
@@ -62,11 +93,17 @@ void set_placement(Options& options, const RunConfig& run, const Json& config, c
   for (const std::int64_t size : {run.zero.shard_ranks, run.zero.gather_ranks})
     if (size > 0) cuts.push_back(p.tp * size);
   options.mesh = print(refine({{"dp", p.dp}, {"sp", p.sp}, {"tp", p.tp}}, {}, cuts).mesh);
-  if (p.tp > 1) options.tp_plan = run.parallel.tp_plan.empty() ? tp_plan(config, model) : run.parallel.tp_plan;
+  if (p.tp > 1) {
+    options.tp_plan = plan_of_specs(p.layer_specs, model.model_type);
+    if (p.use_default_specs) options.tp_plan += tp_plan(config, model);
+  }
   options.zero_stage = run.zero.stage;
   options.persist = run.zero.persist;
   options.shard_ranks = run.zero.shard_ranks;
   options.gather_ranks = run.zero.gather_ranks;
+  options.gather_bucket = run.zero.gather_bucket;
+  options.reduce_bucket = run.zero.reduce_bucket;
+  options.update_bucket = run.zero.update_bucket;
 }
 
 }    // namespace sheaf

@@ -152,8 +152,9 @@ std::string Saver::save(const Executor& executor, const Progress& progress) {
   const Graph& graph = executor.graph();
   const std::vector<Stored> states = stored_states(graph);
   std::int64_t bytes = 0;
+  m.model.shapes.clear();
   for (const Stored& state : states) {
-    if (state.kind == "parameter") m.model.shapes[state.name] = file_shape(graph[state.v]);
+    if (state.kind == "parameter") m.model.shapes.emplace_back(state.name, file_shape(graph[state.v]));
     if (is_first_holder(graph, state.v, executor.rank())) bytes += executor.local_bytes(state.v);
   }
   m.snapshot.resize(static_cast<std::size_t>(bytes));

@@ -355,13 +355,26 @@ class Run {
   double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;
 };
 
+// A line for each key: where two configurations differ, the line is what is shown.
+std::string lines_of(const Json& config) {
+  std::string lines;
+  const Json flat = config.flatten();
+  for (const auto& [pointer, value] : flat.items()) {
+    std::string path = pointer.substr(1);
+    std::replace(path.begin(), path.end(), '/', '.');
+    lines += path + " " + value.dump() + "\n";
+  }
+  return lines;
+}
+
 // Ranks of several processes must have been started alike: what differs would end in numbers that mean nothing, or in a wait without end.
 void expect_alike(const Rank& rank, const Inputs& in) {
-  if (!rank.transport) return;
   Transport& host = *rank.host();
-  expect_equal(host, resolved(in.config).dump(), "the configuration");
+  expect_equal(host, lines_of(resolved(in.config)), "the configuration");
   expect_equal(host, in.corpus->identity().dump(), "the training data");
-  expect_equal(host, print(in.step), "the plan");
+  // The text has a line a node: it travels only if there is something to show.
+  const std::string plan = print(in.step), hash = fmt::format("{:016x}", hash_text(plan));
+  if (any_of_ranks(rank, broadcast_text(host, hash, 0, "the plan") != hash, "the plan")) expect_equal(host, plan, "the plan");
 }
 
 }    // namespace
@@ -373,8 +386,10 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch
   const RanksOptions ranks{.nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = Inputs::chosen_device(config)};
   const auto work = [&](const Rank& rank) {
     // Processes read for themselves; threads share what was read before they began.
-    if (!shared) shared.emplace(loaded, flags, stop);
-    expect_alike(rank, *shared);
+    if (launch.size > 1) {
+      shared.emplace(loaded, flags, stop);
+      expect_alike(rank, *shared);
+    }
     Run run(*shared, rank, loaded.banner);
     const TrainEnd mine = run.go();
     if (rank.is_first()) end = mine;

@@ -1,7 +1,8 @@
 // anchor: gives states, inputs and accumulators their placements on a mesh; what follows from them is propagate's.
 //
 // On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
-//           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number.
+//           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number; a pattern
+//           that begins with re: is a regular expression for the whole name of a parameter. The first that matches holds.
 // On exit:  graph.mesh. Inputs are cut by rows over dp and by tokens over sp. Every state has its storage placement: what its use needs
 //           (`use`), and a flat suffix by the ZeRO stage:
 //
@@ -19,6 +20,7 @@
 // cut unevenly where there are enough heads; keys and values with fewer heads than ranks are replicated.
 #include <algorithm>
 #include <map>
+#include <regex>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -56,6 +58,13 @@ const std::map<std::string_view, Cut> kStyles = {
     {"ep_router", Cut::none},
     {"moe_tp_experts", Cut::none},
     {"moe_identity_expert", Cut::none},
+    {"grouped_gemm", Cut::none},    // experts are cut over their own axes
+    {"megamoe_router", Cut::none},
+    {"megamoe_experts", Cut::none},
+    {"moe_experts_packed_colwise", Cut::none},
+    {"moe_experts_colwise", Cut::none},
+    {"moe_experts_rowwise", Cut::none},
+    {"all_reduce", Cut::none},
 };
 
 struct PlanEntry {
@@ -76,13 +85,20 @@ std::vector<PlanEntry> parse_plan(const std::string& text) {
     const auto found = kStyles.find(style);
     if (found == kStyles.end())
       user_error("tp_plan: {}: unknown style {}{}", line.substr(0, blank), quote(style), did_you_mean(style, styles));
-    plan.push_back({std::string(trimmed(std::string_view(line).substr(0, blank))), found->second});
+    std::string pattern(trimmed(std::string_view(line).substr(0, blank)));
+    try {
+      if (pattern.starts_with("re:")) std::regex(pattern.substr(3));
+    } catch (const std::regex_error& error) {
+      user_error("tp_plan: {} is no regular expression: {}", quote(pattern.substr(3)), error.what());
+    }
+    plan.push_back({std::move(pattern), found->second});
   }
   return plan;
 }
 
 // "layers.*.mlp.up_proj" matches the parameters of model.layers.3.mlp.up_proj, with or without the prefix of the base model.
 bool matches(std::string_view pattern, std::string_view name) {
+  if (pattern.starts_with("re:")) return std::regex_match(name.begin(), name.end(), std::regex(std::string(pattern.substr(3))));
   const std::size_t dot = name.rfind('.');
   if (dot == std::string_view::npos) return false;
   const auto pattern_parts = split(pattern, '.'), parts = split(name.substr(0, dot), '.');
@@ -178,14 +194,15 @@ class Anchors {
   Placement state_placement(const ValueInfo& info) {
     Placement p;
     p.dims.resize(info.type.shape.size());
+    bool placed = false;
     for (std::size_t i = 0; i < plan_.size(); ++i) {
       if (!matches(plan_[i].pattern, info.name)) continue;
       matched_[i] = true;
+      if (std::exchange(placed, true)) continue;
       // [out] or [out, in] of the file, as runs of our dims.
       const std::vector<std::size_t> ends = group_ends(info);
       if (plan_[i].cut == Cut::out) cut(info.type.shape, 0, ends[0], p);
       if (plan_[i].cut == Cut::in && ends.size() == 2) cut(info.type.shape, ends[0], ends[1], p);    // a bias has no `in`
-      return p;
     }
     return p;
   }

@@ -21,6 +21,8 @@ struct Options {
   std::int64_t gather_ranks = 0;   // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
   // micro_batches
   std::int64_t num_micro_batches = 1;
+  // bucket: elements of a collective at most; 0: every tensor on its own
+  std::int64_t gather_bucket = 0, reduce_bucket = 0, update_bucket = 0;
 
   static Options parse(const Attrs& attrs);    // from "{num_micro_batches=2}"; throws UserError for an unknown name or a wrong type
 };
@@ -50,6 +52,7 @@ Graph anchor(Graph graph, const Options& options);
 Graph propagate(Graph graph, const Options& options);
 Graph residency(Graph graph, const Options& options);
 Graph lower_reshards(Graph graph, const Options& options);
+Graph bucket(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

@@ -47,6 +47,21 @@ class Planner {
         if (v) uses_[id(v)].push_back(t);
       for (const Value v : events_[static_cast<std::size_t>(t)].node->out) defined_[id(v)] = t;
     }
+    wait_.assign(events_.size(), -1);
+    int begin = 0;
+    for (const Segment s : kSegments) {
+      const std::vector<int> at = waited_at(graph.nodes(s));
+      for (std::size_t n = 0; n < at.size(); ++n)
+        if (at[n] >= 0) wait_[static_cast<std::size_t>(begin) + n] = begin + std::min(at[n], static_cast<int>(at.size()) - 1);
+      begin += static_cast<int>(at.size());
+    }
+    for (std::size_t t = 0; t < events_.size(); ++t)
+      if (wait_[t] >= 0)
+        for (const Value v : events_[t].node->in)
+          if (graph.values[id(v)].kind == ValueKind::result) {
+            auto& uses = uses_[id(v)];
+            uses.insert(std::upper_bound(uses.begin(), uses.end(), wait_[t]), wait_[t]);
+          }
   }
 
   MemoryPlan run(const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch, const SharedStorage& shared) {
@@ -239,7 +254,7 @@ class Planner {
     for (const Segment s : kSegments)
       for (std::size_t n = 0; n < graph_.nodes(s).size(); ++n, ++t)
         if (const std::int64_t bytes = scratch[static_cast<std::size_t>(s)].empty() ? 0 : scratch[static_cast<std::size_t>(s)][n])
-          items.push_back({aligned(bytes), t, t, static_cast<std::size_t>(t)});
+          items.push_back({aligned(bytes), t, std::max(t, wait_[static_cast<std::size_t>(t)]), static_cast<std::size_t>(t)});
     std::vector<std::size_t> order(items.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return items[a].bytes > items[b].bytes; });
@@ -274,12 +289,29 @@ class Planner {
   std::vector<std::int64_t> shift_;    // bytes from the start of the parent
   std::vector<Buffer> buffers_;
   std::vector<int> defined_;
-  std::vector<std::vector<int>> uses_;    // ascending
+  std::vector<std::vector<int>> uses_;    // ascending; of a collective's operands also when it is waited for
+  std::vector<int> wait_;                 // by event: when it is waited for; -1: no collective
   std::map<std::size_t, bool> is_pack_;
   std::map<std::size_t, int> last_use_;
 };
 
 }    // namespace
+
+std::vector<int> waited_at(const std::vector<Node>& nodes) {
+  std::vector<int> at(nodes.size(), -1);
+  std::map<Value, std::size_t> under_way;    // results of collectives nobody has waited for
+  for (std::size_t n = 0; n < nodes.size(); ++n) {
+    for (const Value v : nodes[n].in) {
+      const auto found = under_way.find(v);
+      if (found == under_way.end()) continue;
+      at[found->second] = std::min(at[found->second], static_cast<int>(n));
+    }
+    if (!is_move(*nodes[n].op) || nodes[n].op->name == "slice" || nodes[n].op->name == "to_partial") continue;
+    at[n] = static_cast<int>(nodes.size());
+    for (const Value v : nodes[n].out) under_way[v] = n;
+  }
+  return at;
+}
 
 MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
                        const SharedStorage& shared) {

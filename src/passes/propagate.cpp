@@ -286,15 +286,29 @@ class Propagation {
     return p;
   }
 
-  // The value where it is wanted: itself, what another reshard made of it, or a new one. `wanted` by value: callers name placements of
-  // the graph, whose values move in memory when one is added.
-  Value moved_to(Value v, const Placement wanted, const std::string& why) {
+  // A plan that cuts a weight along a dim which must be whole would send all of it in every step.
+  void refuse_whole_weight(Value v, const Placement& wanted, const std::string& why) const {
+    constexpr std::int64_t kLarge = std::int64_t{64} << 20;    // bytes: smaller ones (norms, biases) may travel
+    const std::uint32_t gathered = sharded(placement(v)) & ~sharded(wanted);
+    if (graph_[v].kind != ValueKind::state || gathered == 0 || graph_.type(v).bytes() < kLarge) return;
+    Atoms over;
+    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
+      if (gathered >> a & 1) over.push_back(static_cast<Atom>(a));
+    user_error("@{} ({} MiB) would be gathered whole {} in every step, for {}: the tensor-parallel plan cuts it where that op needs all of it; "
+               "give it another style",
+               graph_[v].name, graph_.type(v).bytes() >> 20, axes_of(graph_.mesh, over), why);
+  }
+
+  // The value where it is wanted: itself, what another reshard made of it, or a new one. A copy of `wanted`: it may be the graph's, whose
+  // values move when one is added.
+  Value moved_to(Value v, const Placement wanted, const std::string& why) {    // NOLINT(performance-unnecessary-value-param)
     if (same(placement(v), wanted)) return v;
     const std::string key = print(wanted, graph_.mesh, graph_.type(v).shape.size());
     auto& there = known_[v];
     if (const auto found = there.find(key); found != there.end()) return found->second;
     // From where another reshard took it.
     if (const auto found = source_.find(v); found != source_.end() && same(placement(found->second), wanted)) return found->second;
+    refuse_whole_weight(v, wanted, why);
     Node node = graph_.make_node(op(OpId::reshard), {v}, {}, why);
     graph_[node.out[0]].type.placement = wanted;
     graph_[node.out[0]].type.placement.dims.resize(graph_.type(v).shape.size());

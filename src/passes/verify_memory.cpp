@@ -39,6 +39,19 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
       for (const Value v : node.in)
         if (const auto found = live.find(v); found != live.end()) found->second.to = t;
     }
+  // A collective reads its operands until it is waited for.
+  for (std::size_t t = 0; t < at.size(); ++t) {
+    if (!is_move(*at[t]->op) || at[t]->op->name == "slice" || at[t]->op->name == "to_partial") continue;
+    std::size_t wait = t + 1;
+    const auto reads = [&](const Node& node) {
+      return std::any_of(at[t]->out.begin(), at[t]->out.end(),
+                         [&](Value v) { return std::find(node.in.begin(), node.in.end(), v) != node.in.end(); });
+    };
+    while (wait < at.size() && segment[wait] == segment[t] && !reads(*at[wait])) ++wait;
+    if (wait == at.size() || segment[wait] != segment[t]) --wait;
+    for (const Value v : at[t]->in)
+      if (const auto found = live.find(v); found != live.end()) found->second.to = std::max(found->second.to, static_cast<int>(wait));
+  }
   for (const Node* node : at)
     SHEAF_CHECK(node->op->name != "set" || place(node->in[0]).block != Block::shared, "{} belongs to another plan and is set",
                 name_of(graph, node->in[0]));

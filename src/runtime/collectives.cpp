@@ -93,15 +93,18 @@ struct Collective::Impl {
     bool keeps = true;             // slice, to_partial: this rank has a part
     std::vector<Traffic> steps;    // one after the other; an all_reduce of its own has two, the second from and to the output
     std::int64_t sum_scratch = 0, sum_offset = 0;
-    bool native = false;
+    // What the transport does by itself, of equal pieces that stand one after the other: no staging, no sum of ours.
+    enum class Native { none, all_reduce, reduce_scatter, all_gather } native = Native::none;
   };
   std::string op, what;
   Transport& transport;
   std::vector<Operand> operands;
   std::vector<Group> groups;
+  DeviceKind device;
   std::int64_t scratch = 0;
 
-  Impl(Transport& t, std::string op_name, std::string w) : op(std::move(op_name)), what(std::move(w)), transport(t) {}
+  Impl(Transport& t, std::string op_name, std::string w, DeviceKind d)
+      : op(std::move(op_name)), what(std::move(w)), transport(t), device(d) {}
 
   std::int64_t take(std::int64_t bytes) {
     const std::int64_t at = scratch;
@@ -122,19 +125,21 @@ struct Collective::Impl {
         if (!is_run(traffic.target, piece.part)) piece.staged = take(bytes(piece));
     }
   }
-  // ATen may take room of its own to sum; how much is found out once.
+  // ATen may take room of its own to sum; how much is found out here.
   void measure_sum(Operand& operand, const Traffic& traffic) {
     const std::int64_t n = count(traffic.target), k = static_cast<std::int64_t>(operand.group.size());
     if (n == 0) return;
-    const auto options = at::TensorOptions().dtype(scalar_type(operand.dtype));
+    const auto options = at::TensorOptions().dtype(scalar_type(operand.dtype)).device(device == DeviceKind::cpu ? at::kCPU : at::kCUDA);
     at::Tensor terms = at::empty({k, n}, options), out = at::empty({n}, options);
-    const ScratchScope scope(DeviceKind::cpu, nullptr, 0);
+    const ScratchScope scope(device, nullptr, 0);
     sum_terms(terms, out, operand.reduction);
     operand.sum_scratch = aligned(scope.peak());
     operand.sum_offset = take(operand.sum_scratch);
   }
 
-  void exchange(const Operand& operand, const Traffic& traffic, const at::Tensor& in, const at::Tensor& out, char* at_scratch) const;
+  // What goes out, and then what came in, is put where it belongs. Between the two calls nothing may have been written yet.
+  void send(const Operand& operand, const Traffic& traffic, const at::Tensor& in, const at::Tensor& out, char* at_scratch) const;
+  void receive(const Operand& operand, const Traffic& traffic, at::Tensor out, char* at_scratch) const;
 };
 
 namespace {
@@ -181,8 +186,8 @@ Ranges held_by(const Type& type, const Placement& placement, bool flat, const Me
 
 }    // namespace
 
-Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what)
-    : impl_(std::make_unique<Impl>(transport, std::string(node.op->name), std::move(what))) {
+Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device)
+    : impl_(std::make_unique<Impl>(transport, std::string(node.op->name), std::move(what), device)) {
   Impl& m = *impl_;
   const Mesh& mesh = graph.mesh;
   const std::int64_t rank = transport.rank();
@@ -203,7 +208,7 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
       const std::int64_t n = count(t.source), k = static_cast<std::int64_t>(o.group.size());
       t.source = t.target = {{0, n}};
       t.sums = true;
-      o.native = transport.reduces();
+      if (transport.reduces()) o.native = Impl::Operand::Native::all_reduce;
       if (n * k * size_bytes(o.dtype) <= kSmallAllReduce) {
         for (std::int64_t j = 0; j < k; ++j) t.send.push_back({t.source}), t.recv.push_back({t.source});
       } else {
@@ -221,7 +226,16 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
       for (const int peer : o.group) t.send.push_back({common(t.source, target(peer))}), t.recv.push_back({common(source(peer), t.target)});
     }
     if (o.steps.empty()) o.steps = {t};
-    if (!o.native)
+    if (transport.reduces() && o.steps.size() == 1) {
+      const auto equal_runs = [&](const std::vector<Piece>& pieces, const Ranges& held) {
+        for (std::size_t j = 0; j < pieces.size(); ++j)
+          if (!is_run(held, pieces[j].part) || count(pieces[j].part) * static_cast<std::int64_t>(j) != offset_in(held, pieces[j].part)) return false;
+        return count(pieces[0].part) * static_cast<std::int64_t>(pieces.size()) == count(held);
+      };
+      if (m.op == "reduce_scatter" && equal_runs(o.steps[0].send, t.source)) o.native = Impl::Operand::Native::reduce_scatter;
+      if (m.op == "all_gather" && equal_runs(o.steps[0].recv, t.target)) o.native = Impl::Operand::Native::all_gather;
+    }
+    if (o.native == Impl::Operand::Native::none)
       for (Traffic& traffic : o.steps) {
         if (!traffic.recv.empty()) m.stage(traffic, o.dtype);
         if (traffic.sums) m.measure_sum(o, traffic);
@@ -236,69 +250,100 @@ Collective::Collective(Collective&&) noexcept = default;
 std::int64_t Collective::scratch_bytes() const { return impl_->scratch; }
 const std::vector<Group>& Collective::groups() const { return impl_->groups; }
 
-void Collective::Impl::exchange(const Operand& operand, const Traffic& traffic, const at::Tensor& in, const at::Tensor& out,
-                                char* at_scratch) const {
+namespace {
+
+at::Tensor staged(const Piece& piece, const at::Tensor& like, char* at_scratch) {
+  Shape shape;
+  for (const auto& [begin, end] : piece.part) shape.push_back(end - begin);
+  return at::from_blob(at_scratch + piece.staged, shape, like.options());
+}
+
+// A flat cut and an all_reduce see the piece as one dim.
+at::Tensor seen_as(const at::Tensor& t, const Ranges& held) { return held.size() == static_cast<std::size_t>(t.dim()) ? t : t.view({-1}); }
+
+}    // namespace
+
+void Collective::Impl::send(const Operand& operand, const Traffic& traffic, const at::Tensor& in, const at::Tensor& out,
+                            char* at_scratch) const {
   const std::int64_t element = size_bytes(operand.dtype);
-  const auto staged = [&](const Piece& piece, const at::Tensor& like) {
-    Shape shape;
-    for (const auto& [begin, end] : piece.part) shape.push_back(end - begin);
-    return at::from_blob(at_scratch + piece.staged, shape, like.options());
-  };
-  std::vector<ConstBytes> send;
-  std::vector<Bytes> recv;
-  const bool own_output = !traffic.sums;
+  std::vector<ConstBytes> outgoing;
+  std::vector<Bytes> incoming;
   for (const Piece& piece : traffic.send) {
-    if (piece.staged >= 0) staged(piece, in).copy_(part_of(in, traffic.source, piece.part));
+    if (piece.staged >= 0) staged(piece, in, at_scratch).copy_(part_of(in, traffic.source, piece.part));
     const char* from = piece.staged >= 0 ? at_scratch + piece.staged
                                          : static_cast<const char*>(in.data_ptr()) + offset_in(traffic.source, piece.part) * element;
-    send.push_back({from, count(piece.part) * element});
+    outgoing.push_back({from, count(piece.part) * element});
   }
   for (const Piece& piece : traffic.recv) {
     char* to = piece.staged >= 0 ? at_scratch + piece.staged
                                  : static_cast<char*>(out.data_ptr()) + offset_in(traffic.target, piece.part) * element;
-    recv.push_back({to, count(piece.part) * element});
+    incoming.push_back({to, count(piece.part) * element});
   }
-  transport.exchange(operand.group, send, recv, what);
-  if (own_output)
+  transport.exchange(operand.group, outgoing, incoming, what);
+}
+
+void Collective::Impl::receive(const Operand& operand, const Traffic& traffic, at::Tensor out, char* at_scratch) const {
+  if (!traffic.sums) {
     for (const Piece& piece : traffic.recv)
-      if (piece.staged >= 0 && count(piece.part) > 0) part_of(out, traffic.target, piece.part).copy_(staged(piece, out));
+      if (piece.staged >= 0 && count(piece.part) > 0) part_of(out, traffic.target, piece.part).copy_(staged(piece, out, at_scratch));
+    return;
+  }
+  if (out.numel() == 0) return;
+  Shape shape = out.sizes().vec();
+  shape.insert(shape.begin(), static_cast<std::int64_t>(operand.group.size()));
+  const ScratchScope scope(device, at_scratch + operand.sum_offset, operand.sum_scratch);
+  sum_terms(at::from_blob(at_scratch + traffic.terms, shape, out.options()), out, operand.reduction);
 }
 
 void Collective::run(std::span<const at::Tensor> in, std::span<at::Tensor> out, void* scratch) const {
+  using Native = Impl::Operand::Native;
   const Impl& m = *impl_;
   char* const base = static_cast<char*>(scratch);
+  const auto x_of = [&](std::size_t i) { return seen_as(in[i], m.operands[i].steps[0].source); };
+  const auto y_of = [&](std::size_t i) { return seen_as(out[i], m.operands[i].steps.back().target); };
+  // Behind the first of two steps a rank holds its chunk of the output.
+  const auto first_output = [&](std::size_t i) {
+    const Impl::Operand& o = m.operands[i];
+    return o.steps.size() == 1 ? y_of(i) : part_of(y_of(i), o.steps[1].target, o.steps[0].target);
+  };
+  if (m.op == "to_partial" || m.op == "slice") {
+    for (std::size_t i = 0; i < m.operands.size(); ++i) {
+      const Impl::Operand& o = m.operands[i];
+      if (m.op == "slice")
+        y_of(i).copy_(part_of(x_of(i), o.steps[0].source, o.steps[0].target));
+      else
+        o.keeps ? out[i].copy_(in[i]) : out[i].zero_();
+    }
+    return;
+  }
+  m.transport.begin_batch();
   for (std::size_t i = 0; i < m.operands.size(); ++i) {
     const Impl::Operand& o = m.operands[i];
-    const Traffic& first = o.steps[0];
-    if (m.op == "to_partial") {
-      o.keeps ? out[i].copy_(in[i]) : out[i].zero_();
-      continue;
+    const at::Tensor x = x_of(i), y = first_output(i);
+    switch (o.native) {
+      case Native::none:
+        m.send(o, o.steps[0], x, y, base);
+        break;
+      case Native::all_reduce:
+        y.copy_(x);
+        m.transport.all_reduce(o.group, y.data_ptr(), y.numel(), o.dtype, o.reduction, m.what);
+        break;
+      case Native::reduce_scatter:
+        m.transport.reduce_scatter(o.group, x.data_ptr(), y.data_ptr(), y.numel(), o.dtype, o.reduction, m.what);
+        break;
+      case Native::all_gather:
+        m.transport.all_gather(o.group, x.data_ptr(), y.data_ptr(), x.numel() * size_bytes(o.dtype), m.what);
+        break;
     }
-    // A flat cut and an all_reduce see the piece as one dim.
-    const auto seen_as = [](const at::Tensor& t, const Ranges& held) {
-      return held.size() == static_cast<std::size_t>(t.dim()) ? t : t.view({-1});
-    };
-    const at::Tensor x = seen_as(in[i], first.source);
-    at::Tensor y = seen_as(out[i], o.steps.back().target);
-    if (m.op == "slice") {
-      y.copy_(part_of(x, first.source, first.target));
-      continue;
-    }
-    if (o.native) {
-      y.copy_(x);
-      m.transport.all_reduce(o.group, y.data_ptr(), y.numel(), o.dtype, o.reduction, m.what);
-      continue;
-    }
-    const bool in_two_steps = o.steps.size() == 2;
-    at::Tensor behind_first = in_two_steps ? part_of(y, o.steps[1].target, first.target) : y;
-    m.exchange(o, first, x, behind_first, base);
-    if (first.sums && behind_first.numel() > 0) {
-      Shape shape = behind_first.sizes().vec();
-      shape.insert(shape.begin(), static_cast<std::int64_t>(o.group.size()));
-      const ScratchScope scope(x.is_cpu() ? DeviceKind::cpu : DeviceKind::cuda, base + o.sum_offset, o.sum_scratch);
-      sum_terms(at::from_blob(base + first.terms, shape, x.options()), behind_first, o.reduction);
-    }
-    if (in_two_steps) m.exchange(o, o.steps[1], behind_first, y, base);
+  }
+  m.transport.end_batch();
+  for (std::size_t i = 0; i < m.operands.size(); ++i) {
+    const Impl::Operand& o = m.operands[i];
+    if (o.native != Native::none) continue;
+    m.receive(o, o.steps[0], first_output(i), base);
+    if (o.steps.size() == 1) continue;
+    m.send(o, o.steps[1], first_output(i), y_of(i), base);
+    m.receive(o, o.steps[1], y_of(i), base);
   }
 }
 

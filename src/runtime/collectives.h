@@ -6,6 +6,7 @@
 
 #include "comm/transport.h"
 #include "ir/graph.h"
+#include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
 
@@ -13,8 +14,8 @@ namespace sheaf {
 // of the group, each by one rank, so that all ranks get the same bits; with bf16 in fp32, rounded once.
 class Collective {
  public:
-  // what: for the message of a rank that waits in vain.
-  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what);
+  // what: for the message of a rank that waits in vain. device: of the tensors; on cuda the current one.
+  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device = DeviceKind::cpu);
   ~Collective();
   Collective(Collective&&) noexcept;
 

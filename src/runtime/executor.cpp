@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "runtime/aten.h"
 #include "runtime/collectives.h"
+#include "runtime/side_stream.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {
@@ -31,6 +32,7 @@ struct Call {
   std::vector<at::Tensor> gaps;    // pack in the arena: bytes between members, which must read as zeros
   std::int64_t owner_begin = 0;
   const Collective* collective = nullptr;
+  std::vector<std::size_t> awaits;    // collectives of the segment that must be done before this call
 
   std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }
   void launch() {
@@ -81,6 +83,7 @@ struct Executor::Impl {
   bool owns_arena = true;
   std::vector<Type> local;          // by Value::id: what this rank holds
   std::deque<Collective> collectives;
+  std::unique_ptr<SideStream> side;    // where collectives run beside the rest; none on the CPU
   std::vector<at::Tensor> views;    // by Value::id
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
@@ -168,7 +171,7 @@ void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kS
       Call call{&node, nullptr, {}, {}};
       std::int64_t bytes = 0;
       if (is_move(*node.op) && options.transport) {
-        call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n));
+        call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
         bytes = call.collective->scratch_bytes();
       } else if (node.op->name != "pack") {
         const Types in = local_types(node.in);
@@ -247,6 +250,9 @@ void Executor::Impl::bind() {
       list[n].scratch_bytes = scratch.scratch_bytes;
       if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
+    const std::vector<int> waited = waited_at(graph.nodes(s));
+    for (std::size_t n = 0; n < list.size(); ++n)
+      if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size()) list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
   }
   const auto add_slot = [&](const std::string& name, auto& table, Value v) {
     table[name] = slot_dtype.size();
@@ -289,8 +295,11 @@ void Executor::Impl::run(Segment segment) {
     Call& call = list[n];
     if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
     const auto begin = std::chrono::steady_clock::now();
+    if (side)
+      for (const std::size_t other : call.awaits) side->wait_for(other);
     if (call.collective) {
-      call.collective->run(call.in, call.out, call.scratch);
+      const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
+      side && !timing ? side->run(n, run) : run();
     } else {
       const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
       try {
@@ -307,6 +316,7 @@ void Executor::Impl::run(Segment segment) {
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin, before = begin - step_begin;
     times.push_back({segment, n, call.kernel(), taken.count(), before.count(), micro_batch});
   }
+  if (side) side->wait_for_all();
 }
 
 Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::make_unique<Impl>()) {
@@ -329,6 +339,7 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();
+  if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   for (const Collective& collective : m.collectives)
     for (const Group& group : collective.groups()) options.transport->prepare(group);
 }
@@ -389,6 +400,7 @@ void Executor::run_step() {
   }
   m.micro_batch = 0;
   m.run(Segment::epilogue);
+  if (m.options.transport) m.options.transport->wait();    // with a time limit, which a copy has not
   if (metrics) host(arguments, metrics).copy_(m.slot_block(arguments, metrics));
 }
 

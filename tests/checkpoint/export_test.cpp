@@ -61,8 +61,8 @@ TEST(ExportOfRanks, a_tensor_of_many_blocks_is_whole_and_takes_the_memory_of_few
   const test::TemporaryFolder folder;
   write(folder / "c");
   const Checkpoint checkpoint(folder / "c");
-  const bool measured = reset_peak();
-  const std::int64_t before = peak();
+  [[maybe_unused]] const bool measured = reset_peak();
+  [[maybe_unused]] const std::int64_t before = peak();
   std::int64_t told = 0, times = 0;
   export_checkpoint(checkpoint, folder / "bf16", DType::bf16, [&](std::int64_t done, std::int64_t all) {
     EXPECT_GT(done, told);

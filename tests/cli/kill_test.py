@@ -1,4 +1,4 @@
-"""kill_test.py SHEAF [number of kills]: a run that saves every second step dies by SIGKILL at random moments, is resumed after each, and
+"""kill_test.py SHEAF [number of kills [of ranks]]: a run that saves every second step dies by SIGKILL at random moments, is resumed after each, and
 in the end has the losses and the model of the run that nobody disturbed."""
 import os
 import pathlib
@@ -13,12 +13,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it 
 from case import SHEAF, Case, sheaf
 
 KILLS = int(sys.argv.pop(1)) if len(sys.argv) > 1 else 8
+RANKS = int(sys.argv.pop(1)) if len(sys.argv) > 1 else 1
 SEED = int(os.environ.get("SHEAF_KILL_SEED", "0"))
 STEPS = 75 * KILLS    # steps of a millisecond: enough that the last kill still finds a run
 
 
+# Every rank writes a file of each checkpoint.
+MESH = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}} if RANKS > 1 else {}
+
+
 class Kill(Case):
-    RUN = {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-3, "warmup_num_steps": 4, "warmup_type": "linear"}}}
+    RUN = {"scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-3, "warmup_num_steps": 4, "warmup_type": "linear"}}} | MESH
 
     def checkpoints(self, pattern):
         return {p.name for p in (self.output / "checkpoints").glob(pattern)}
@@ -35,9 +40,9 @@ class Kill(Case):
 
     def test_a_run_killed_at_any_moment_goes_on_with_the_same_bits(self):
         begin = time.monotonic()
-        self.train(f"run.steps={STEPS}", "run.log_every=1000000", **self.RUN)
+        self.train(f"run.steps={STEPS}", f"run.nproc={RANKS}", "run.log_every=1000000", **self.RUN)
         whole, model = self.numbers(), (self.output / "model/model.safetensors").read_bytes()
-        command = [SHEAF, "train", str(self.run_file(**self.RUN)), f"run.steps={STEPS}", "run.save_every=2", "run.keep=3", "run.log_every=1000000"]
+        command = [SHEAF, "train", str(self.run_file(**self.RUN)), f"run.steps={STEPS}", f"run.nproc={RANKS}", "run.save_every=2", "run.keep=3", "run.log_every=1000000"]
         rng, start, counts, attempts, reached = random.Random(SEED), None, dict.fromkeys(("starting", "between writes", "during a write"), 0), 0, 0
         while sum(counts.values()) < KILLS:
             attempts += 1
@@ -72,7 +77,7 @@ class Kill(Case):
         self.assertEqual((self.output / "model/model.safetensors").read_bytes(), model)
         self.assertFalse(self.checkpoints("*.tmp*"))
         self.assertGreaterEqual(counts["during a write"], KILLS // 5, counts)
-        print(f"{KILLS} kills: {counts['during a write']} during a write, {counts['between writes']} between writes, {counts['starting']} while "
+        print(f"{KILLS} kills{f' of {RANKS} ranks' if RANKS > 1 else ''}: {counts['during a write']} during a write, {counts['between writes']} between writes, {counts['starting']} while "
               f"starting; all resumed, losses of {STEPS} steps and the model equal; {time.monotonic() - begin:.0f} s")
 
 

@@ -99,13 +99,7 @@ TEST(ConfigErrors, missing_keys_are_named_with_what_they_are) {
 
 TEST(ConfigErrors, what_is_not_built_is_refused_with_what_is_accepted) {
   const std::vector<Case> cases = {
-      {"tp",
-       {"tensor_parallel.autotp_size=2"},
-       {"command line: tensor_parallel.autotp_size", "not built yet", "placements", "accepted: 0, 1"}},
-      {"sp", {"sequence_parallel_size=2"}, {"sequence_parallel_size", "placements"}},
       {"ep", {"expert_parallel={\"enabled\": true, \"autoep_size\": 8}"}, {"expert_parallel.autoep_size", "placements"}},
-      {"partition", {"tensor_parallel.partition_config.tp_size=4"}, {"partition_config.tp_size", "placements"}},
-      {"nproc", {"run.nproc=2"}, {"run.nproc", "not built yet"}},
       {"fp16", {"fp16.enabled=true"}, {"fp16.enabled", "not built yet"}},
       {"offload", {"zero_optimization.offload_optimizer.device=cpu"}, {"offload_optimizer.device", "off the device", "accepted: \"none\""}},
       {"offload parameters", {"zero_optimization.offload_param.device=nvme"}, {"offload_param.device"}},
@@ -117,6 +111,19 @@ TEST(ConfigErrors, what_is_not_built_is_refused_with_what_is_accepted) {
       {"clipping", {"optimizer.params.max_grad_norm=1"}, {"use gradient_clipping"}},
       {"elastic", {"elasticity.enabled=true"}, {"elasticity.enabled"}},
       {"curriculum", {"curriculum_learning={\"enabled\": true}"}, {"curriculum_learning.enabled"}},
+  };
+  for (const Case& c : cases) expect_says(c);
+}
+
+TEST(ConfigErrors, degrees_that_do_not_fit_the_ranks) {
+  const std::vector<Case> cases = {
+      {"tp", {"tensor_parallel.autotp_size=2"}, {"tp 2 · sp 1 = 2 does not divide the 1 ranks"}},
+      {"sp", {"sequence_parallel_size=2"}, {"tp 1 · sp 2 = 2 does not divide the 1 ranks"}},
+      {"product", {"run.nproc=4", "sequence_parallel_size=3"}, {"does not divide the 4 ranks"}},
+      {"dp", {"run.nproc=4", "data_parallel_size=3"}, {"data_parallel_size", "found 3", "= 4"}},
+      {"two sizes", {"run.nproc=4", "tensor_parallel={\"autotp_size\": 2, \"partition_config\": {\"tp_size\": 4}}"}, {"partition_config.tp_size", "found 4", "is 2"}},
+      {"mics", {"run.nproc=4", "zero_optimization.mics_shard_size=2"}, {"mics_shard_size", "stage 1, 2 or 3", "it is 0"}},
+      {"hpz", {"run.nproc=4", "zero_optimization={\"stage\": 2, \"zero_hpz_partition_size\": 2}"}, {"zero_hpz_partition_size", "stage 3"}},
   };
   for (const Case& c : cases) expect_says(c);
 }

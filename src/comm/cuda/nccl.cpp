@@ -331,7 +331,8 @@ void NcclTransport::end_batch() { impl_->end_batch(); }
 void NcclTransport::prepare(const Group& group) { impl_->prepare(group); }
 void NcclTransport::check() { impl_->check(); }
 void NcclTransport::abort(const std::string& why) { impl_->abort(why); }
-void NcclTransport::wait(void* event) { impl_->wait(event); }
+void NcclTransport::wait() { impl_->wait(nullptr); }
+void NcclTransport::wait_for(void* event) { impl_->wait(event); }
 
 void NcclTransport::exchange(const Group& group, std::span<const ConstBytes> send, std::span<const Bytes> recv, std::string_view what) {
   const std::size_t own = check_exchange(*this, group, send, recv, what);

@@ -35,10 +35,11 @@ class NcclTransport final : public Transport {
   void check() override;
   void abort(const std::string& why) override;
 
-  // In place of waiting for a stream, where a lost rank would mean for ever: until `event` (a cudaEvent_t that was recorded) or, without
-  // one, until all that is on the current stream. RankFailure after timeout_s, or when check() throws; the collectives under way are ended
-  // then.
-  void wait(void* event = nullptr);
+  // In place of waiting for a stream, where a lost rank would mean for ever. RankFailure after timeout_s, or when check() throws; the
+  // collectives under way are ended then.
+  void wait() override;
+  // The same, until `event` (a cudaEvent_t that was recorded) has happened.
+  void wait_for(void* event);
 
  private:
   class Impl;
