@@ -49,7 +49,7 @@ Action train_command(CLI::App& app) {
   app.add_option("--model", a->model, "with --deepspeed: the HuggingFace model folder")->type_name("DIR");
   app.add_option("--data", a->data, "with --deepspeed: the training data")->type_name("FILE");
   app.add_option("--device", a->device, "cpu or cuda; default: a GPU if there is one")->check(CLI::IsMember({"cpu", "cuda"}));
-  app.add_option("--nproc", a->nproc, "ranks on this machine (run.nproc)")->check(CLI::PositiveNumber);
+  app.add_option("--nproc", a->nproc, "ranks on this machine (run.nproc)")->check(CLI::Range(1, 1024));
   app.add_flag("--resume", a->flags.resume, "go on from the newest checkpoint in run.output");
   app.add_option("--profile", a->flags.profile, "time every kernel call of step N and show where the time goes")
       ->check(CLI::PositiveNumber)

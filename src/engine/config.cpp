@@ -219,6 +219,14 @@ std::string ranks_text(const ParallelConfig& p) {
   return p.tp * p.sp == 1 ? ranks : fmt::format("{} / (tp {} · sp {})", ranks, p.tp, p.sp);
 }
 
+// 6 -> "1, 2, 3 or 6"
+std::string divisors_text(std::int64_t n) {
+  std::vector<std::string> divisors;
+  for (std::int64_t d = 1; d < n; ++d)
+    if (n % d == 0) divisors.push_back(std::to_string(d));
+  return divisors.empty() ? std::to_string(n) : fmt::format("{} or {}", join(divisors, ", "), n);
+}
+
 void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t ranks) {
   p.ranks = ranks;
   p.tp = std::max<std::int64_t>(p.tp, 1);
@@ -226,13 +234,14 @@ void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t 
     const auto size = settings.get(path).get<std::int64_t>();
     if (size != 1 && size != p.tp) user_error("{}: found {}, but tensor_parallel.autotp_size is {}", settings.at(path), size, p.tp);
   }
-  if (p.ranks % (p.tp * p.sp) != 0)
-    user_error("{}: tp {} · sp {} = {} does not divide the {} ranks; with these degrees {}, {}, ... ranks fit", settings.file(), p.tp, p.sp,
-               p.tp * p.sp, p.ranks, p.tp * p.sp, 2 * p.tp * p.sp);
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(p.tp, p.sp, &product) || p.ranks % product != 0)
+    user_error("{}: tp {} · sp {} does not divide the {} rank{}; their product may be {}, or start more ranks", settings.file(), p.tp, p.sp,
+               p.ranks, p.ranks == 1 ? "" : "s", divisors_text(p.ranks));
   p.dp = p.ranks / (p.tp * p.sp);
   constexpr const char* kDp = "data_parallel_size";
   if (const Json& dp = settings.get(kDp); !dp.is_null() && dp.get<std::int64_t>() != p.dp)
-    user_error("{}: found {}, but {} = {}", settings.at(kDp), dp.get<std::int64_t>(), ranks_text(p), p.dp);
+    user_error("{}: found {}, but {} = {}; leave it out", settings.at(kDp), dp.get<std::int64_t>(), ranks_text(p), p.dp);
 }
 
 // DeepSpeed's spellings of "off" become 0.
@@ -241,7 +250,8 @@ void resolve_zero(const Settings& settings, ZeroConfig& zero) {
   if (zero.gather_ranks <= 1) zero.gather_ranks = 0;
   const auto needs = [&](const char* path, std::int64_t size, std::int64_t stage) {
     if (size > 0 && zero.stage < stage)
-      user_error("{}: found {}, which needs zero_optimization.stage {}; it is {}", settings.at(path), size, stage == 3 ? "3" : "1, 2 or 3", zero.stage);
+      user_error("{}: found {}, which needs zero_optimization.stage {}; it is {}", settings.at(path), size, stage == 3 ? "3" : "1, 2 or 3",
+                 zero.stage);
   };
   needs("zero_optimization.mics_shard_size", zero.shard_ranks, 1);
   needs("zero_optimization.zero_hpz_partition_size", zero.gather_ranks, 3);
@@ -269,9 +279,15 @@ void resolve_batch(const Settings& settings, BatchConfig& b, const ParallelConfi
   const auto part = [](const char* name, std::int64_t value, std::int64_t was) {
     return fmt::format("{} {}{}", name, value, was ? "" : " (derived)");
   };
-  user_error("{}: found {}, but\n  {} × {} × {} = {}", settings.at("train_batch_size"), b.global,
+  // What was given stays, and the batch grows to the next that it divides.
+  std::int64_t unit = 0, fits = 0;
+  const bool large = __builtin_mul_overflow(std::max<std::int64_t>(given.micro, 1), std::max<std::int64_t>(given.accumulation, 1), &unit) ||
+                     __builtin_mul_overflow(unit, p.dp, &unit) || __builtin_mul_overflow((b.global - 1) / unit + 1, unit, &fits);
+  if (given.micro && given.accumulation) fits = unit;
+  user_error("{}: found {}, but\n  {} × {} × {} = {}{}", settings.at("train_batch_size"), b.global,
              part("train_micro_batch_size_per_gpu", b.micro, given.micro),
-             part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product);
+             part("gradient_accumulation_steps", b.accumulation, given.accumulation), ranks_text(p), product,
+             large ? "" : fmt::format("\n  train_batch_size {} fits", fits));
 }
 
 void check_evaluation(const Settings& settings, const RunConfig& c) {

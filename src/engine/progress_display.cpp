@@ -97,7 +97,10 @@ std::vector<std::string> progress_lines(const ProgressState& s, const TerminalSi
 
 bool ProgressDisplay::possible() {
   const char* kind = std::getenv("TERM");
-  return ::isatty(STDOUT_FILENO) == 1 && kind && *kind && std::strcmp(kind, "dumb") != 0;
+  // mpirun gives its ranks a terminal of no size, which may well be a file in the end.
+  winsize window{};
+  const bool screen = ::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
+  return screen && kind && *kind && std::strcmp(kind, "dumb") != 0;
 }
 
 // To the first line on the screen. A terminal that became narrower has wrapped them.

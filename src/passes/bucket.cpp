@@ -5,10 +5,12 @@
 //
 //   gathers of states in the body   in the order in which they are read; a bucket is asked for where the bucket before it is first read, so
 //                                   that it arrives while that one is computed with
-//   reductions of gradients         a bucket goes when its last member is there; what is done with the result (accumulate) is done where the
+//   reductions of gradients         a bucket goes when its last member is there; what is done with the result (accumulate) is done where
+//   the
 //                                   next bucket goes, or at the end of the segment. With one micro-batch those of the epilogue go in the
 //                                   backward, as soon as the gradient is there
-//   in the epilogue                 neighbours of one kind, as far as their operands are there
+//   in the epilogue                 neighbours of one kind, as far as their operands are there, in front of the `set`s between them: these
+//                                   stand in one run then, which is what flatten joins
 //
 // A bucket holds at most options.gather_bucket, reduce_bucket or update_bucket elements, and no more than an eighth of all elements of its
 // kind in the segment, or one tensor, if that is more: gathered copies and gradients that wait stay a small part of the whole.
@@ -25,9 +27,7 @@ namespace {
 
 constexpr std::int64_t kParts = 8;
 
-bool communicates(const Node& node) {
-  return is_move(*node.op) && node.op != &op(OpId::slice) && node.op != &op(OpId::to_partial);
-}
+bool communicates(const Node& node) { return is_move(*node.op) && node.op != &op(OpId::slice) && node.op != &op(OpId::to_partial); }
 
 class Buckets {
  public:
@@ -46,8 +46,7 @@ class Buckets {
   bool is_tensor(Value v) const { return !graph_.type(v).shape.empty(); }
   std::int64_t elements(const Node& node) const {    // of the whole tensors that a rank has before or behind
     std::int64_t n = 0;
-    for (std::size_t i = 0; i < node.in.size(); ++i)
-      n += std::max(graph_.local_elements(node.in[i]), graph_.local_elements(node.out[i]));
+    for (std::size_t i = 0; i < node.in.size(); ++i) n += std::max(graph_.local_elements(node.in[i]), graph_.local_elements(node.out[i]));
     return n;
   }
   std::int64_t limit(std::int64_t wanted, const std::vector<Node>& members) const {
@@ -58,8 +57,9 @@ class Buckets {
   static void join(Node& bucket, const Node& node) {
     bucket.in.insert(bucket.in.end(), node.in.begin(), node.in.end());
     bucket.out.insert(bucket.out.end(), node.out.begin(), node.out.end());
-    bucket.note = fmt::format("{} tensors; first: {}", bucket.in.size(),
-                              bucket.note.substr(bucket.note.find("; first: ") == std::string::npos ? 0 : bucket.note.find("; first: ") + 9));
+    bucket.note =
+        fmt::format("{} tensors; first: {}", bucket.in.size(),
+                    bucket.note.substr(bucket.note.find("; first: ") == std::string::npos ? 0 : bucket.note.find("; first: ") + 9));
   }
   // In order; a bucket is cut where the kind changes or it would be too large.
   std::vector<std::vector<Node>> cut(const std::vector<Node>& members, std::int64_t wanted) const {
@@ -224,6 +224,12 @@ class Buckets {
       if (node.op == &op(OpId::set)) set_at[node.in[0]] = out.size();
       out.push_back(std::move(node));
     }
+    // Past the `set`s of what it does not read.
+    for (std::size_t n = 1; n < out.size(); ++n)
+      for (std::size_t at = n; at > 0 && communicates(out[at]) && out[at - 1].op == &op(OpId::set) &&
+                               std::find(out[at].in.begin(), out[at].in.end(), out[at - 1].in[0]) == out[at].in.end();
+           --at)
+        std::swap(out[at], out[at - 1]);
     nodes = std::move(out);
   }
 

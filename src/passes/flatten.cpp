@@ -7,7 +7,8 @@
 //
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
-// reads, stays on its own: then it moves without a copy.
+// reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
+// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -50,11 +51,28 @@ class Flatten {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
+    find_apart(nodes);
     for (std::size_t begin = 0; begin < nodes.size();) {
+      std::vector<Node> run = {nodes[begin]}, between;
       std::size_t end = begin + 1;
-      if (joins(nodes[begin]))
-        while (end < nodes.size() && nodes[end].op == nodes[begin].op && joins(nodes[end])) ++end;
-      run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
+      if (joins(nodes[begin])) {
+        std::vector<Node> passed;    // what stands among those of the run and needs none of them goes before it
+        for (std::size_t i = end; i < nodes.size(); ++i) {
+          if (joins(nodes[i])) {
+            if (nodes[i].op != nodes[begin].op) break;
+            run.push_back(nodes[i]);
+            between.insert(between.end(), passed.begin(), passed.end());
+            passed.clear();
+            end = i + 1;
+          } else if (is_independent(nodes[i], run)) {
+            passed.push_back(nodes[i]);
+          } else {
+            break;
+          }
+        }
+      }
+      for (const Node& node : between) run_of({node});
+      run_of(run);
       begin = end;
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
@@ -66,13 +84,53 @@ class Flatten {
     return can_join(node) && !scalar && !stays_alone(node);
   }
 
+  // May `node` run before those of `run` that stand before it?
+  bool is_independent(const Node& node, const std::vector<Node>& run) const {
+    const auto has = [](const Values& values, Value v) { return std::find(values.begin(), values.end(), v) != values.end(); };
+    return std::none_of(run.begin(), run.end(), [&](const Node& other) {
+      const bool sets = other.op == &op(OpId::set);
+      for (const Value v : node.in)
+        if (has(other.out, v) || (sets && v == other.in[0])) return true;
+      return node.op == &op(OpId::set) && has(other.in, node.in[0]);
+    });
+  }
+
+  // Values that elementwise nodes tie to one another: the gradient, weight and moments of one state, and what is made of them.
+  Value tied(Value v) {
+    const auto found = tied_.find(v);
+    return found == tied_.end() || found->second == v ? v : found->second = tied(found->second);
+  }
+  static bool is_tensor_op(const Graph& graph, const Node& node) {
+    return can_join(node) && std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph.type(v).shape.empty(); });
+  }
+  void find_apart(const std::vector<Node>& nodes) {
+    for (const Node& node : nodes) {
+      if (!is_tensor_op(graph_, node)) continue;
+      Value first;
+      for (const Values* values : {&node.in, &node.out})
+        for (const Value v : *values) {
+          if (!v || graph_.type(v).shape.empty()) continue;
+          if (first)
+            tied_[tied(v)] = tied(first);
+          else
+            first = v, tied_.emplace(v, v);
+        }
+    }
+    for (const Node& node : nodes)
+      if (is_tensor_op(graph_, node) && stays_alone(node)) apart_.insert(tied(a_tensor_of(node)));
+  }
+  Value a_tensor_of(const Node& node) const {
+    return *std::find_if(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
+  }
+  bool is_apart(const Node& node) { return apart_.contains(tied(a_tensor_of(node))); }
+
   // Nodes of one op, one after the other and none of the other's result, in groups: the same call, and operands of the same packs.
   void run_of(const std::vector<Node>& nodes) {
     std::vector<std::pair<std::string, std::vector<Node>>> groups;
     for (const Node& node : nodes) {
       std::string key;
       if (joins(node)) {
-        key = key_of(graph_, node);
+        key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
         for (std::size_t i = 0; i < node.in.size(); ++i)
           if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
@@ -80,34 +138,16 @@ class Flatten {
       found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
     }
     for (const auto& [key, members] : groups) {
-      if (members.size() > 1 && fits_packs(members)) {
+      if (members.size() > 1) {
         join(members);
         continue;
       }
       // Alone here means alone in all that follows: what lies in no pack now must not come to lie beside others.
-      for (const Node& member : members) {
-        for (const Values* values : {&member.in, &member.out})
-          for (const Value v : *values)
-            if (joins(member)) pack_id_.emplace(v, v.id);
-        keep(member);
-      }
+      for (const Values* values : {&members[0].in, &members[0].out})
+        for (const Value v : *values)
+          if (joins(members[0])) pack_id_.emplace(v, v.id);
+      keep(members[0]);
     }
-  }
-  static Values operands(const std::vector<Node>& members, std::size_t i) {
-    Values values;
-    for (const Node& member : members) values.push_back(member.in[i]);
-    return values;
-  }
-  // Each operand of theirs is a whole pack, or lies in none. A part of one is none: of weights that were updated together some may be
-  // cast where they lie and others gathered first.
-  bool fits_packs(const std::vector<Node>& members) const {
-    for (std::size_t i = 0; i < members[0].in.size(); ++i) {
-      if (!is_member_operand(*members[0].op, i)) continue;
-      const Values values = operands(members, i);
-      if (!packs_.contains(values) && std::any_of(values.begin(), values.end(), [&](Value v) { return pack_id_.contains(v); }))
-        return false;
-    }
-    return true;
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);
@@ -161,7 +201,9 @@ class Flatten {
         in.push_back(model.in[i]);
         continue;
       }
-      in.push_back(pack_of(operands(members, i)));
+      Values values;
+      for (const Node& member : members) values.push_back(member.in[i]);
+      in.push_back(pack_of(values));
     }
     Node node = graph_.make_node(*model.op, in, model.attrs, fmt::format("{} tensors", members.size()));
     const Rule rule = Rule::parse(model.op->rule);
@@ -185,6 +227,8 @@ class Flatten {
   std::map<Value, int> pack_id_;    // member -> its pack
   std::map<Value, Value> scalar_;
   std::map<std::string, Value> moves_;
+  std::map<Value, Value> tied_;              // towards the value that stands for all that are tied
+  std::set<Value> apart_;                    // of those
   std::set<Value> moved_from_, moved_to_;    // operands and results of collectives in the epilogue
 };
 

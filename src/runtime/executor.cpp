@@ -16,8 +16,9 @@
 #include "base/text.h"
 #include "runtime/aten.h"
 #include "runtime/collectives.h"
-#include "runtime/side_stream.h"
 #include "runtime/scratch.h"
+#include "runtime/scratch_plan.h"
+#include "runtime/side_stream.h"
 
 namespace sheaf {
 namespace {
@@ -49,13 +50,6 @@ at::Device at_device(const ExecutorOptions& o) {
   return o.device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(o.device_index));
 }
 
-// Two calls with equal signatures take equal scratch.
-std::string signature(const Node& node, const Types& in) {
-  std::string text = std::string(node.op->name) + print(node.attrs);
-  for (const Type* type : in) text += type ? " " + print(*type, Mesh{}) : " _";
-  return text;
-}
-
 // What the messages of ranks that wait in vain say.
 std::string purpose(const Graph& graph, const Node& node, Segment segment, std::size_t n) {
   std::string of;
@@ -81,10 +75,10 @@ struct Executor::Impl {
   at::Tensor persistent, arena;    // bytes
   at::Tensor shared;               // the persistent block of the executor beside
   bool owns_arena = true;
-  std::vector<Type> local;          // by Value::id: what this rank holds
+  std::vector<Type> local;    // by Value::id: what this rank holds
   std::deque<Collective> collectives;
   std::unique_ptr<SideStream> side;    // where collectives run beside the rest; none on the CPU
-  std::vector<at::Tensor> views;    // by Value::id
+  std::vector<at::Tensor> views;       // by Value::id
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
   at::Tensor micro_batches;    // host: the argument micro_batch of each, never changed while a copy may be under way
@@ -107,8 +101,7 @@ struct Executor::Impl {
     return out;
   }
   std::int64_t owner_begin(const Node& node) const;
-  void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
-  std::int64_t measure(const Node& node, const KernelRow* row);
+  void select_and_measure(ScratchBytes& scratch);
   SharedStorage shared_storage() const;
   void allocate();
   void bind();
@@ -136,18 +129,6 @@ DeviceKind default_device() {
   return DeviceKind::cpu;
 }
 
-std::int64_t Executor::Impl::measure(const Node& node, const KernelRow* row) {
-  Call call{&node, row, {}, {}};
-  const auto like = [&](Value v) {
-    return at::zeros(local_type(v).shape, at::TensorOptions().dtype(scalar_type(graph.type(v).dtype)).device(at_device(options)));
-  };
-  for (const Value v : node.in) call.in.push_back(v ? like(v) : at::Tensor());
-  for (const Value v : node.out) call.out.push_back(like(v));
-  const ScratchScope scope(options.device, nullptr, 0);
-  call.launch();
-  return scope.peak();
-}
-
 // The first index of the rank's piece of the factor that an op owns by index.
 std::int64_t Executor::Impl::owner_begin(const Node& node) const {
   if (graph.mesh.atoms.empty() || is_move(*node.op)) return 0;
@@ -163,7 +144,7 @@ std::int64_t Executor::Impl::owner_begin(const Node& node) const {
   return 0;
 }
 
-void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
+void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
@@ -175,10 +156,9 @@ void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kS
         bytes = call.collective->scratch_bytes();
       } else if (node.op->name != "pack") {
         const Types in = local_types(node.in);
-        call.row = select_kernel(*node.op, options.device, options.deterministic, node.attrs, in);
-        SHEAF_CHECK(call.row || node.op->kernel, "{} has no kernel", node.op->name);
-        const auto [entry, fresh] = measured.emplace(signature(node, in), 0);
-        if (fresh) entry->second = measure(node, call.row);
+        call.row = kernel_of_call(node, in, options.device, options.deterministic);
+        const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
+        if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
         bytes = entry->second;
         call.owner_begin = owner_begin(node);
       }
@@ -252,7 +232,8 @@ void Executor::Impl::bind() {
     }
     const std::vector<int> waited = waited_at(graph.nodes(s));
     for (std::size_t n = 0; n < list.size(); ++n)
-      if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size()) list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
+      if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size())
+        list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
   }
   const auto add_slot = [&](const std::string& name, auto& table, Value v) {
     table[name] = slot_dtype.size();
@@ -330,10 +311,9 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   m.options = options;
   SHEAF_CHECK(m.graph.mesh.atoms.empty() || (options.transport && options.transport->size() == m.graph.mesh.num_ranks()),
               "a graph for {} ranks, a transport for {}", m.graph.mesh.num_ranks(), options.transport ? options.transport->size() : 1);
-  for (const ValueInfo& info : m.graph.values)
-    m.local.push_back({info.type.dtype, sheaf::local_shape(info.type.shape, info.type.placement, m.graph.mesh, m.rank()), {}});
+  m.local = sheaf::local_types(m.graph, m.rank());
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
-  std::array<std::vector<std::int64_t>, kSegments.size()> scratch;
+  ScratchBytes scratch;
   m.select_and_measure(scratch);
   m.memory = plan_memory(m.graph, scratch, m.shared_storage());
   verify_memory(m.graph, m.memory);

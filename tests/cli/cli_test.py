@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +51,6 @@ class BadConfiguration(Case):
 
     def test_what_later_work_brings_is_refused_by_name(self):
         path = self.run_file()
-        self.refused(sheaf("train", path, "--nproc", "2"), "run.nproc", "not built yet")
         self.refused(sheaf("train", path, "data.tokenizer=gpt"), "data.tokenizer", "'gpt'", '"bytes"')
         self.refused(sheaf("train", path, "fp16.enabled=true"), "fp16.enabled", "not built yet")
         self.train_refused("is text", "no tokenizer.json", '"bytes"', overrides=["data.tokenizer=null"])
@@ -140,6 +140,85 @@ class BadData(Case):
         self.train_refused("broken.idx", "missing", overrides=[f"data.train={tokens}"])
 
 
+class BadMesh(Case):
+    """2 query heads, 1 kv head, rows of 8 tokens."""
+
+    def test_degrees_that_do_not_multiply_to_the_ranks(self):
+        self.train_refused("tp 3 · sp 1 does not divide the 4 ranks", "1, 2 or 4", overrides=["--nproc", "4", "tensor_parallel.autotp_size=3"])
+        self.train_refused("tp 2 · sp 2 does not divide the 2 ranks", "1 or 2",
+                           overrides=["run.nproc=2", "tensor_parallel.autotp_size=2", "sequence_parallel_size=2"])
+        self.train_refused("tp 2 · sp 1 does not divide the 1 rank;", overrides=["tensor_parallel.autotp_size=2"])
+        self.train_refused("does not divide", overrides=["--nproc", "2", f"tensor_parallel.autotp_size={2**32}", f"sequence_parallel_size={2**32}"])
+        self.train_refused("data_parallel_size", "found 4", "2 ranks", "leave it out", overrides=["--nproc", "2", "data_parallel_size=4"])
+        self.train_refused("tp_size: found 4", "autotp_size is 2", overrides=["--nproc", "2", "tensor_parallel.autotp_size=2"],
+                           tensor_parallel={"tp": {"tp_size": 4}})
+
+    def test_a_number_of_ranks_that_is_none(self):
+        for number in ("0", "-1", "x", "100000"):
+            self.train_refused("--nproc", number, "1 to 1024", overrides=["--nproc", number])
+            self.train_refused("run.nproc", number, overrides=[f"run.nproc={number}"])
+
+    def test_more_ranks_than_there_is_to_cut(self):
+        self.train_refused("autotp_size 4 over 2 attention heads", "at most 2", overrides=["--nproc", "4", "tensor_parallel.autotp_size=4"])
+        self.train_refused("sequence_parallel_size 16 over 8 tokens", "at most 8", overrides=["--nproc", "16", "sequence_parallel_size=16"])
+        tokens = files.write_tokens(self.at / "zeros.bin", [0] * 100)
+        for key, says in (("vocab_size", "tokens of the vocabulary"), ("intermediate_size", "rows of the MLP")):
+            model = files.write_model(self.at / key, config={key: 1})
+            self.train_refused("autotp_size 2 over 1", says, "at most 1", model=str(model),
+                               overrides=["--nproc", "2", "tensor_parallel.autotp_size=2", f"data.train={tokens}"])
+
+    def test_a_batch_that_does_not_fit(self):
+        self.train_refused("train_batch_size: found 3", "× 2 ranks", "train_batch_size 4 fits", overrides=["--nproc", "2", "train_batch_size=3"])
+        self.train_refused("train_batch_size: found 6", "4 ranks / (tp 1 · sp 2)", "train_batch_size 8 fits",
+                           overrides=["--nproc", "4", "sequence_parallel_size=2", "train_batch_size=6"])
+        self.train_refused("found 5", "8 ranks / (tp 2 · sp 1)", "train_batch_size 8 fits", train_micro_batch_size_per_gpu=None,
+                           overrides=["--nproc", "8", "tensor_parallel.autotp_size=2", "train_batch_size=5"])
+        self.train_refused("found 5", "= 16", "train_batch_size 16 fits", gradient_accumulation_steps=2,
+                           overrides=["--nproc", "4", "train_batch_size=5"])
+        # 125 rows: not one step
+        self.train_refused("125 rows", "128", overrides=["--nproc", "4"], train_micro_batch_size_per_gpu=32)
+
+    def test_storage_over_ranks_that_do_not_divide(self):
+        for key in ("mics_shard_size", "zero_hpz_partition_size"):
+            self.train_refused(key, "found 3", "4 ranks", "divisor", overrides=["--nproc", "4", "zero_optimization.stage=3", f"zero_optimization.{key}=3"])
+        self.train_refused("mics_shard_size: found 4", "2 ranks", overrides=[
+            "--nproc", "4", "tensor_parallel.autotp_size=2", "zero_optimization.stage=3", "zero_optimization.mics_shard_size=4"])
+        self.train_refused("mics_shard_size", "stage 1, 2 or 3", overrides=["--nproc", "4", "zero_optimization.mics_shard_size=2"])
+        self.train_refused("zero_hpz_partition_size", "stage 3",
+                           overrides=["--nproc", "4", "zero_optimization.stage=2", "zero_optimization.zero_hpz_partition_size=2"])
+        self.train_refused("zero_optimization.stage", "found 4", overrides=["--nproc", "4", "zero_optimization.stage=4"])
+
+    def test_a_tensor_parallel_plan_that_fits_nothing(self):
+        for name, plan, says in (("pattern", {"layers.*.self_attn.q_prj": "colwise"}, ("matches no parameter", "self_attn.q_proj")),
+                                 ("style", {"layers.*.self_attn.q_proj": "columnwise"}, ("unknown style 'columnwise'", "'colwise'")),
+                                 ("number", {"layers.*.self_attn.q_proj": 7}, ("base_model_tp_plan",))):
+            model = files.write_model(self.at / name, config={"base_model_tp_plan": plan})
+            self.train_refused(*says, model=str(model), overrides=["--nproc", "2", "tensor_parallel.autotp_size=2"])
+
+    def test_a_checkpoint_of_another_model_or_batch(self):
+        self.train("--nproc", "2", "run.save_every=1")
+        first, other = self.output, files.write_model(self.at / "other", config={"rope_theta": 5e5})
+        batch = ["--nproc", "4", "--resume", f"run.output={first}"]
+        self.train_refused(f"{first}/checkpoints/step_00000003", "another model", "rope_theta", "500000", model=str(other),
+                           train_micro_batch_size_per_gpu=1, overrides=batch)
+        self.train_refused(f"{first}/checkpoints/step_00000003", "train_batch_size 4", "8", overrides=batch)
+
+    def test_launchers(self):
+        mpirun = os.environ | {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+        self.refused(sheaf("train", self.run_file(), "--nproc", "2", env=mpirun), "--nproc 2", "started 4 ranks", "leave --nproc out")
+        self.refused(sheaf("train", self.run_file(), env=os.environ | {"OMPI_COMM_WORLD_SIZE": "4"}), "OMPI_COMM_WORLD_RANK", "not set")
+        torchrun = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        self.refused(sheaf("train", self.run_file(), "--device", "cpu", env=os.environ | torchrun), "torchrun", "mpirun", "--nproc 2")
+        # The program alone, without its plugin.
+        alone = self.at / "alone"
+        alone.mkdir()
+        shutil.copy(SHEAF, alone)
+        done = subprocess.run([alone / "sheaf", "train", self.run_file()], env=mpirun, capture_output=True, text=True, timeout=60)
+        self.refused(done, "sheaf_mpi.so", "without MPI", "install MPI")
+        done = subprocess.run([alone / "sheaf", "train", self.run_file(), "--nproc", "2"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
 class Output(Case):
     def test_an_output_folder_that_cannot_be_written(self):
         blocker = self.at / "a-file"
@@ -168,7 +247,12 @@ class Output(Case):
                          r"step 4/4  loss \d\.\d+  norm \d+\.\d+  lr 1\.00e-03  \d+ ms  [\d.]+k? tokens/s  \d+ % of peak  eta 0s")
 
     def test_a_first_interrupt_finishes_the_step_saves_and_exits_130(self):
-        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000"], stdout=subprocess.PIPE,
+        for ranks in (1, 4):
+            with self.subTest(ranks=ranks):
+                self.interrupt(f"run.nproc={ranks}", "zero_optimization.stage=1")
+
+    def interrupt(self, *overrides):
+        process = subprocess.Popen([SHEAF, "train", str(self.run_file()), "run.steps=1000000", *overrides], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         log = self.output / "metrics.jsonl"
         deadline = time.monotonic() + 60
@@ -182,7 +266,7 @@ class Output(Case):
         self.assertEqual([m["step"] for m in metrics], list(range(1, len(metrics) + 1)))
         self.assertTrue(3 <= len(metrics) < 1000000)
         # The model is that of the last step in the log: a run of as many steps gives the same bytes.
-        self.train(f"run.steps={len(metrics)}", "run.log_every=1000000")
+        self.train(f"run.steps={len(metrics)}", "run.log_every=1000000", *overrides)
         self.assertEqual((self.output / "model/model.safetensors").read_bytes(), model)
 
     def test_resume_without_a_checkpoint_starts_afresh_and_says_so(self):

@@ -134,8 +134,8 @@ class FullDisk(Case):
 class LimitedFiles(Case):
     """No root needed: no file may be larger than a limit, so that a checkpoint fails and the small files do not."""
 
-    def limited(self, *more):
-        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))    # a checkpoint has 55,000 bytes, the model 19,000
+    def limited(self, *more, size=30_000):
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))    # a checkpoint has 55,000 bytes, the model 19,000
         return subprocess.run([SHEAF, "train", str(self.run_file()), "run.steps=4", "run.save_every=2", *more], capture_output=True, text=True,
                               timeout=60, preexec_fn=limit, restore_signals=False)    # Python ignores SIGXFSZ: the write fails instead
 
@@ -148,6 +148,19 @@ class LimitedFiles(Case):
         done = self.limited("run.stop_on_save_error=true")
         self.assertEqual(done.returncode, 2, done.stdout)
         self.assertIn("checkpoint not written", done.stderr)
+
+    def test_parts_of_two_ranks_that_cannot_be_written(self):
+        mesh = ("run.nproc=4", "zero_optimization.stage=1", "zero_optimization.mics_shard_size=2")    # the other two hold the same
+        done = self.limited(*mesh, size=25_000)    # a part has 28,000
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count("WARNING: checkpoint not written"), 2, done.stdout)
+        for rank in range(2):
+            self.assertEqual(done.stdout.count(f"rank_{rank:05}.safetensors: cannot be written: File too large"), 2, done.stdout)
+        self.assertEqual(list((self.output / "checkpoints").iterdir()), [])
+        done = self.limited(*mesh, "run.stop_on_save_error=true", size=25_000)
+        self.assertEqual(done.returncode, 2, done.stdout)
+        self.assertIn("checkpoint not written", done.stderr)
+        self.assertLessEqual(len(done.stderr.splitlines()), 8, done.stderr)
 
 
 unittest.main()

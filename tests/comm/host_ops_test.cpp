@@ -39,6 +39,12 @@ TEST(HostOps, long_values_are_shown_where_they_differ) {
   }
 }
 
+TEST(HostOps, of_many_lines_the_one_that_differs_is_shown) {
+  const std::string before(200, 'x'), after(200, 'y');
+  for (const Outcome& o : compare({before + "\nclip 0.5\n" + after, before + "\nclip 0.25\n" + after}))
+    EXPECT_TRUE(has(o.text, "rank 0 has 'clip 0.5'\n  rank 1 has 'clip 0.25'")) << o.text;
+}
+
 TEST(HostOps, a_prefix_differs) {
   for (const Outcome& o : compare({"abc", "abc", ""})) EXPECT_TRUE(has(o.text, "rank 2 has ''")) << o.text;
 }

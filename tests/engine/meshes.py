@@ -23,7 +23,7 @@ def mesh(dp=1, sp=1, tp=1, zero=0, **more):
             "zero_optimization.stage3_param_persistence_threshold": 0} | {f"zero_optimization.{key}": value for key, value in more.items()}
 
 
-# Those of issue 5, and the shorter storage suffixes. Models have 2 kv heads: tp4 and sp4 cut them further.
+# Those of issue 5, shorter storage suffixes, and degrees that divide neither heads nor tokens. Models have 2 kv heads: tp4 and sp4 cut them further.
 MESHES = {f"dp{dp} zero-{zero}": mesh(dp=dp, zero=zero) for dp in (2, 4) for zero in range(4)} | {
     "tp2": mesh(tp=2), "tp4": mesh(tp=4), "sp2": mesh(sp=2), "sp4": mesh(sp=4), "dp2 tp2": mesh(dp=2, tp=2), "dp2 sp2": mesh(dp=2, sp=2),
     "sp2 tp2": mesh(sp=2, tp=2), "dp2 sp2 tp2 zero-3": mesh(2, 2, 2, 3), "tp2 zero-3": mesh(tp=2, dp=2, zero=3),
@@ -31,7 +31,8 @@ MESHES = {f"dp{dp} zero-{zero}": mesh(dp=dp, zero=zero) for dp in (2, 4) for zer
     "MiCS": mesh(dp=4, zero=3, mics_shard_size=2), "MiCS zero-1": mesh(dp=4, zero=1, mics_shard_size=2),
     "hpZ": mesh(dp=4, zero=3, zero_hpz_partition_size=2), "MiCS dp2 sp2": mesh(dp=2, sp=2, zero=3, mics_shard_size=2),
     "hpZ dp2 tp2": mesh(dp=2, sp=2, tp=2, zero=3, zero_hpz_partition_size=2),
-    "zero-3, small ones whole": mesh(dp=4, zero=3, stage3_param_persistence_threshold=64)}
+    "zero-3, small ones whole": mesh(dp=4, zero=3, stage3_param_persistence_threshold=64),
+    "dp2 tp3 zero-3": mesh(dp=2, tp=3, zero=3), "sp3 tp2 zero-1": mesh(sp=3, tp=2, zero=1), "sp4 tp2 zero-3": mesh(sp=4, tp=2, zero=3)}
 
 THREE_HEADS = {"hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 3,
                "head_dim": 12, "vocab_size": 101, "initializer_range": 0.25, "model_type": "llama", "eos_token_id": 0}

@@ -4,12 +4,14 @@ Every step's loss and gradient norm, the final weights, one evaluation in a run;
 and each model occur some times; --whole is every model on every mesh.
 """
 import itertools
+import json
 import pathlib
-import re
+import random
 import shutil
-import subprocess
 import sys
 import tempfile
+
+from safetensors.torch import load_file
 
 sys.dont_write_bytecode = True    # no __pycache__ among the sources
 sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
@@ -50,7 +52,8 @@ class Against:
         try:
             output = self.runs.train(file, on, *more)
         except AssertionError as error:    # the others are still worth seeing
-            self.failed.append(f"{where}: {error.args[0][-1]}")
+            _, code, _, stderr = error.args[0]
+            self.failed.append(f"{where}: exit code {code}, {stderr}")
             print("FAILED", self.failed[-1], flush=True)
             return None
         steps, weights = step_distance(metrics(output), metrics(expected)), distance(output / "model", expected / "model")
@@ -77,6 +80,18 @@ def heads_that_do_not_divide(against):
             against.check(THREE_HEADS, name, on, packing, 1)
 
 
+def any_plan_of_tensor_parallelism(against):
+    """Each weight cut along its rows, its columns, or not, by chance."""
+    rng = random.Random(3)
+    weights = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")] + ["lm_head", "embed_tokens"]
+    for _ in range(14 if WHOLE else 3):
+        specs = [{"patterns": [f".*{name}\\.weight$"], "partition_type": rng.choice(["column", "row", "skip"])} for name in weights]
+        on = rng.choice([mesh(tp=2), mesh(sp=2, tp=2, zero=3), mesh(dp=2, tp=2, zero=2), mesh(tp=4)])
+        name = f"{on['run.nproc']} ranks, " + " ".join(spec["partition_type"] for spec in specs)
+        against.check(rng.choice(("qwen2", "llama", "mistral_window", "qwen3")), name,
+                      on | {"tensor_parallel.partition_config.layer_specs": json.dumps(specs)}, rng.choice(("documents", "concat")), 1)
+
+
 def evaluation_in_a_run(against):
     """Held-out rows that do not fill the last batch."""
     for name in MESHES if WHOLE else ("dp2 sp2", "dp2 sp2 tp2 zero-3"):
@@ -85,23 +100,44 @@ def evaluation_in_a_run(against):
             assert not output or [m["step"] for m in metrics(output) if "eval_loss" in m] == [7, 14, 20]
 
 
+def a_changed_setting_is_seen(against):
+    """The test of the test: small changes of what ranks do together must leave the tolerance."""
+    file, expected = against.of("qwen3", "documents", 1)
+    for change in ("optimizer.params.weight_decay=0.09", "optimizer.params.betas=[0.9, 0.951]", "optimizer.params.eps=1e-6"):
+        output = against.runs.train(file, MESHES["dp2 sp2"], change)
+        assert step_distance(metrics(output), metrics(expected)) > STEP_TOLERANCE, change
+
+
 def the_same_mesh_gives_the_same_bits(runs):
+    """And in bf16 it stays near one rank: a bf16 number is off by up to 2^-9, and the loss is a mean, in which roundings average out."""
     for model, name in itertools.product(MODELS, MESHES) if WHOLE else (("qwen2", "dp4 zero-2"), ("mistral_window", "dp2 sp2 tp2 zero-3")):
         for more in ((), ("bf16.enabled=true",)):
             file = runs.file(model, "documents", 2)
             first, again = (runs.train(file, MESHES[name], "run.steps=6", *more) for _ in range(2))
             assert numbers(first) == numbers(again), (model, name, more)
             assert model_bytes(first / "model") == model_bytes(again / "model"), (model, name, more)
+        one = runs.train(file, ONE_RANK, "run.steps=6", "bf16.enabled=true")
+        worst = max(abs(m["loss"] - e["loss"]) / e["loss"] for m, e in zip(metrics(first), metrics(one), strict=True))
+        print(f"{name}, {model} in bf16: losses within {worst:.1e} of one rank's", flush=True)
+        assert 0 < worst <= 2**-9, (model, name)
 
 
 def stages_need_less_and_less(runs):
     """Most of this model is its embedding and head, so that states and not activations decide. Uneven pieces and the granule of 16
     elements are a few of 50,000 elements."""
-    config = THREE_HEADS | {"vocab_size": 700}
+    config = THREE_HEADS | {"vocab_size": 700, "num_attention_heads": 4, "num_key_value_heads": 2}    # tp cuts evenly
     file = runs.file(config)
     peaks = [metrics(runs.train(file, mesh(dp=4, zero=zero) | {"gradient_accumulation_steps": 2}, "run.steps=1"))[0]["peak_bytes"] for zero in range(4)]
     assert peaks[3] < peaks[2] < peaks[1] < peaks[0], peaks
     print("peak bytes of stages 0 to 3:", peaks)
+    # Each rank writes what it holds of parameters and moments.
+    for zero, on in ((1, mesh(dp=4, zero=1)), (3, mesh(dp=2, sp=2, zero=3)), (3, mesh(dp=2, tp=2, zero=3))):
+        output = runs.train(file, on, "run.steps=1", "run.save_every=1")
+        held = [sum(t.numel() for t in load_file(path).values()) for path in sorted((output / "checkpoints").glob("*/rank_*"))]
+        assert len(held) == 4 and max(held) <= 1.02 * sum(held) / 4, (on, held)    # pieces begin at multiples of 16 elements
+    held = [sum(t.numel() for t in load_file(path).values()) for path in (runs.train(file, mesh(dp=4), "run.steps=1", "run.save_every=1") /
+                                                                         "checkpoints").glob("*/rank_*")]
+    assert len(held) == 1    # the test of the test: stage 0 holds everything everywhere, and rank 0 writes
 
 
 def main():
@@ -111,7 +147,9 @@ def main():
         against = Against(runs)
         every_mesh_computes_what_one_rank_computes(against)
         heads_that_do_not_divide(against)
+        any_plan_of_tensor_parallelism(against)
         evaluation_in_a_run(against)
+        a_changed_setting_is_seen(against)
         print(f"{against.count} runs on meshes: losses and norms within {against.worst:.1e}, weights within {against.worst_weights:.1e} of one rank's")
         the_same_mesh_gives_the_same_bits(runs)
         stages_need_less_and_less(runs)

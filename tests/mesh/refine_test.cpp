@@ -15,7 +15,8 @@ TEST(Refine, without_experts_an_axis_is_an_atom) {
   EXPECT_EQ(print(refine({{"dp", 3}, {"sp", 1}, {"tp", 4}}, {{"edp", 12}}).mesh), "mesh a1=3 a0=4    axes dp=a1 sp=. tp=a0 edp=a1.a0");
 }
 TEST(Refine, the_kv_cut_splits_an_atom_where_it_nests) {
-  EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {2}).mesh), "mesh a1=2 a0=2    axes dp=. sp=. tp=a1.a0 edp=a1.a0");
+  EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {2}).mesh),
+            "mesh a1=2 a0=2    axes dp=. sp=. tp=a1.a0 edp=a1.a0");
   EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {3}).mesh), "mesh a0=4    axes dp=. sp=. tp=a0 edp=a0");
 }
 TEST(Refine, another_order_of_the_expert_axes_is_taken_where_the_given_one_has_none) {
