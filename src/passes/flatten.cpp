@@ -48,32 +48,37 @@ class Flatten {
   explicit Flatten(Graph& graph) : graph_(graph) {}
 
   void run() {
-    const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
+    std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     find_apart(nodes);
-    for (std::size_t begin = 0; begin < nodes.size();) {
-      std::vector<Node> run = {nodes[begin]}, between;
-      std::size_t end = begin + 1;
-      if (joins(nodes[begin])) {
-        std::vector<Node> passed;    // what stands among those of the run and needs none of them goes before it
-        for (std::size_t i = end; i < nodes.size(); ++i) {
-          if (joins(nodes[i])) {
-            if (nodes[i].op != nodes[begin].op) break;
-            run.push_back(nodes[i]);
-            between.insert(between.end(), passed.begin(), passed.end());
+    while (!nodes.empty()) {
+      std::vector<Node> run = {nodes[0]}, before, after;    // what stands among those of the run goes before it, or behind if it needs them
+      std::size_t end = 1;
+      if (joins(nodes[0])) {
+        std::vector<Node> passed, behind;
+        for (std::size_t i = 1; i < nodes.size(); ++i) {
+          const Node& node = nodes[i];
+          if (joins(node) && (node.op != nodes[0].op || !is_independent(node, behind))) break;
+          if (joins(node)) {
+            run.push_back(node);
+            before.insert(before.end(), passed.begin(), passed.end());
             passed.clear();
+            after = behind;
             end = i + 1;
-          } else if (is_independent(nodes[i], run)) {
-            passed.push_back(nodes[i]);
+          } else if (is_independent(node, run) && is_independent(node, behind)) {
+            passed.push_back(node);
+          } else if (is_move(*node.op)) {    // a bucket of weights that are set: the others are set before it goes
+            behind.push_back(node);
           } else {
             break;
           }
         }
       }
-      for (const Node& node : between) run_of({node});
+      for (const Node& node : before) run_of({node});
       run_of(run);
-      begin = end;
+      after.insert(after.end(), nodes.begin() + static_cast<std::ptrdiff_t>(end), nodes.end());
+      nodes = std::move(after);
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
   }
