@@ -10,6 +10,7 @@ using Action = std::function<int()>;
 
 Action train_command(CLI::App& app);
 Action eval_command(CLI::App& app);
+Action plan_command(CLI::App& app);
 Action tokenize_command(CLI::App& app);
 Action ops_command(CLI::App& app);
 Action passes_command(CLI::App& app);

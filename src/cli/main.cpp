@@ -21,6 +21,7 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"train", "train a model: the main job", train_command},
+    {"plan", "placements, communication and bytes of a run on any number of ranks, without a device", plan_command},
     {"tokenize", "text to token files", tokenize_command},
     {"eval", "loss, perplexity and log-probabilities of a model on a file", eval_command},
     {"checkpoint", "show, verify or export a checkpoint", checkpoint_command},
@@ -29,7 +30,6 @@ constexpr Command kCommands[] = {
     {"opt", "run passes on a graph in text form", opt_command},
     {"config", "every key of a run configuration", config_command},
     {"doctor", "what this machine and this build offer", doctor_command},
-    {"plan", "placements, bytes and seconds of a run, without a device", nullptr, "with the placements"},
     {"generate", "text from a model", nullptr, "with generation"},
     {"rl", "reinforcement learning", nullptr, "with generation"},
     {"bench", "benchmarks", nullptr, "with expert parallelism"},

@@ -19,14 +19,15 @@ class NullTransport final : public Transport {
   };
   using Counts = std::map<std::pair<std::string, std::size_t>, Traffic>;    // by kind of call and size of the group
 
-  NullTransport(int rank, int size) : rank_(rank), size_(size) {}
+  // reduces: has collectives of its own, as nccl has.
+  NullTransport(int rank, int size, bool reduces = true) : rank_(rank), size_(size), reduces_(reduces) {}
   const Counts& counts() const { return counts_; }
 
   std::string_view name() const override { return "null"; }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   void exchange(const Group& group, std::span<const ConstBytes> send, std::span<const Bytes> recv, std::string_view what) override;
-  bool reduces() const override { return true; }
+  bool reduces() const override { return reduces_; }
   void all_reduce(const Group& group, void* data, std::int64_t count, DType dtype, Reduction reduction, std::string_view what) override;
   void reduce_scatter(const Group& group, const void* in, void* out, std::int64_t count, DType dtype, Reduction reduction,
                       std::string_view what) override;
@@ -37,6 +38,7 @@ class NullTransport final : public Transport {
   void add(const char* kind, const Group& group, std::int64_t bytes, std::string_view what);
 
   const int rank_, size_;
+  const bool reduces_;
   Counts counts_;
 };
 

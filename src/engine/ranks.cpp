@@ -41,8 +41,9 @@ void run_threads(const RanksOptions& options, const std::function<void(const Ran
       transports->at(index).abort(fmt::format("rank {}: {}", index, what));
     };
     try {
-      enter_rank_thread(options.device, count);
-      work({.index = index, .count = count, .transport = &transports->at(index), .device_index = device_of_rank(options.device, index)});
+      const int device_index = device_of_rank(options.device, index);
+      enter_rank_thread(options.device, count, device_index);
+      work({.index = index, .count = count, .transport = &transports->at(index), .device_index = device_index});
     } catch (const std::exception& error) {
       failed(error.what());
     } catch (...) {
@@ -60,13 +61,11 @@ void run_threads(const RanksOptions& options, const std::function<void(const Ran
 
 void run_ranks(const Launch& launch, const RanksOptions& options, const std::function<void(const Rank&)>& work) {
   if (launch.by != Launch::By::none && launch.size > 1) {
+    const int device_index = device_of_rank(options.device, std::max(0, launch.local_rank));
+    enter_rank_thread(options.device, 1, device_index);
     const auto transport = make_process_transport(launch, options.device, options.timeout_s);
     try {
-      enter_rank_thread(options.device, 1);
-      work({.index = transport->rank(),
-            .count = transport->size(),
-            .transport = transport.get(),
-            .device_index = device_of_rank(options.device, std::max(0, launch.local_rank))});
+      work({.index = transport->rank(), .count = transport->size(), .transport = transport.get(), .device_index = device_index});
     } catch (const std::exception& error) {
       transport->abort(fmt::format("rank {}: {}", transport->rank(), error.what()));
       throw;

@@ -18,9 +18,11 @@
 #include "comm/host_ops.h"
 #include "engine/evaluation.h"
 #include "engine/placement.h"
+#include "engine/plan_report.h"
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
+#include "engine/step_graph.h"
 #include "engine/weights.h"
 #include "models/model.h"
 #include "passes/pass.h"
@@ -68,27 +70,6 @@ Model open_model(const ModelSource& source) {
     model.dtype = model.folder->main_dtype();
   }
   return model;
-}
-
-Graph build_step(const RunConfig& config, const Json& model, const DenseConfig& parsed, std::int64_t documents, const TrainFlags& flags,
-                 const std::string& where) {
-  const ModelShape shape{.rows = config.batch.micro * config.parallel.dp, .seq_len = config.data.seq_len, .documents = documents};
-  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32, Mode::train, where);
-  Options options;
-  options.decoupled_decay = config.optimizer.decoupled();
-  options.eps = config.optimizer.eps;
-  options.weight_decay = config.optimizer.weight_decay;
-  options.clip = config.gradient_clipping;
-  options.num_micro_batches = config.batch.accumulation;
-  set_placement(options, config, model, parsed);
-  RunPasses run;
-  if (!flags.dump_ir.empty()) {
-    fs::create_directories(flags.dump_ir);
-    run.dump = [&, i = 0](std::string_view pass, const Graph& g) mutable {
-      write_file_atomically(fmt::format("{}/{:02}_{}.ir", flags.dump_ir, i++, pass), print(options) + print(g));
-    };
-  }
-  return run(std::move(graph), training_passes(), options);
 }
 
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
@@ -165,7 +146,7 @@ struct Inputs {
       options.held_out = 0;
       eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
     }
-    step = build_step(config, source.config, model, corpus->rows().documents(), flags, where);
+    step = training_step(config, source.config, model, {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where});
   }
 
   static DeviceKind chosen_device(const RunConfig& config) {
@@ -292,6 +273,8 @@ class Run {
         human_bytes(static_cast<double>(executor_.planned_bytes())),
         human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
         human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
+    if (rank_.count > 1)
+      for (const std::string& line : plan_summary(graph, executor_.memory())) log_->say(line);
     if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));
   }
 

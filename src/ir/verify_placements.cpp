@@ -143,6 +143,36 @@ void verify_placements(const Graph& graph) {
     }
 }
 
+namespace {
+
+// What a move does to the cut: atoms that leave or enter the minor end of one dim, or of the flat cut.
+struct CutChange {
+  std::vector<Atom> left, entered;
+  int num_left = 0, num_entered = 0;    // dims, the flat cut counted as one
+  bool legal = true;                    // minor ends only, and dims only where nothing is flat
+};
+
+CutChange cut_change(const Placement& from, const Placement& to) {
+  CutChange c;
+  const auto site = [&](const std::vector<Atom>& a, const std::vector<Atom>& b) {
+    const auto common = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+    if (a == b) return false;
+    c.legal &= a.size() != b.size() && std::equal(a.begin(), a.begin() + common, b.begin());
+    const bool leaves = a.size() > b.size();
+    auto& atoms = leaves ? c.left : c.entered;
+    atoms.insert(atoms.end(), (leaves ? a : b).begin() + common, (leaves ? a : b).end());
+    ++(leaves ? c.num_left : c.num_entered);
+    return true;
+  };
+  bool dims = false;
+  for (std::size_t d = 0; d < std::max(from.dims.size(), to.dims.size()); ++d) dims |= site(from.dim(d), to.dim(d));
+  site(from.flat, to.flat);
+  c.legal &= !dims || (from.flat.empty() && to.flat.empty());
+  return c;
+}
+
+}    // namespace
+
 // L3.
 void verify_moves(const Graph& graph) {
   for (const Segment segment : kSegments)
@@ -151,15 +181,16 @@ void verify_moves(const Graph& graph) {
       SHEAF_CHECK(node.op->name != "reshard", "{} is a reshard: it was to be lowered", name_of(graph, node.out[0]));
       for (std::size_t i = 0; i < node.out.size(); ++i) {
         const Placement &from = graph.type(node.in[i]).placement, &to = graph.type(node.out[i]).placement;
-        const std::uint32_t left = from.cut() & ~to.cut(), entered = to.cut() & ~from.cut();    // the cut
+        const CutChange c = cut_change(from, to);
         const std::uint32_t reduced = from.partial & ~to.partial, made = to.partial & ~from.partial;
+        const auto cut = [&](int left, int entered) { return c.legal && c.num_left == left && c.num_entered == entered; };
         const std::string_view name = node.op->name;
-        const bool does = name == "all_gather"       ? left != 0 && entered == 0 && reduced == 0 && made == 0
-                          : name == "slice"          ? left == 0 && entered != 0 && reduced == 0 && made == 0
-                          : name == "all_to_all"     ? left == 0 && entered == 0 && reduced == 0 && made == 0 && !same(from, to)
-                          : name == "all_reduce"     ? left == 0 && entered == 0 && reduced != 0 && made == 0
-                          : name == "reduce_scatter" ? left == 0 && entered != 0 && reduced == entered && made == 0
-                                                     : left == 0 && entered == 0 && reduced == 0 && made != 0;
+        const bool does = name == "all_gather"       ? cut(1, 0) && reduced == 0 && made == 0
+                          : name == "slice"          ? cut(0, 1) && reduced == 0 && made == 0
+                          : name == "all_to_all"     ? cut(1, 1) && c.left == c.entered && reduced == 0 && made == 0
+                          : name == "all_reduce"     ? cut(0, 0) && reduced != 0 && made == 0
+                          : name == "reduce_scatter" ? cut(0, 1) && reduced == mask(c.entered) && made == 0
+                                                     : cut(0, 0) && reduced == 0 && made != 0;
         SHEAF_CHECK(does, "{} does not take {} from {} to {}", name, name_of(graph, node.in[i]), print(graph.type(node.in[i]), graph.mesh),
                     print(graph.type(node.out[i]), graph.mesh));
       }

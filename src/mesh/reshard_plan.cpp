@@ -32,6 +32,20 @@ double sent_bytes(Move move, const std::vector<Atom>& over, const Placement& fro
   return 0;
 }
 
+std::vector<Atom> atoms_between(const Mesh& mesh, const Placement& from, const Placement& to) {
+  const auto changed = [](std::vector<Atom> a, std::vector<Atom> b) {    // what stands behind the common beginning of the longer one
+    if (a.size() < b.size()) std::swap(a, b);
+    return std::vector<Atom>(a.begin() + static_cast<std::ptrdiff_t>(b.size()), a.end());
+  };
+  if (from.flat != to.flat) return changed(from.flat, to.flat);
+  for (std::size_t d = 0; d < std::max(from.dims.size(), to.dims.size()); ++d)
+    if (from.dim(d) != to.dim(d)) return changed(from.dim(d), to.dim(d));
+  std::vector<Atom> over;
+  for (std::size_t a = 0; a < mesh.atoms.size(); ++a)
+    if ((from.partial ^ to.partial) >> a & 1) over.push_back(static_cast<Atom>(a));
+  return over;
+}
+
 namespace {
 
 using Atoms = std::vector<Atom>;

@@ -28,6 +28,9 @@ struct ReshardStep {
 std::vector<ReshardStep> plan_reshard(const Placement& from, const Placement& to, const Shape& shape, std::int64_t element_bytes,
                                       const Mesh& mesh);
 
+// The atoms over which a step goes from one placement to the other: those in which the two differ, in the order in which they cut.
+std::vector<Atom> atoms_between(const Mesh& mesh, const Placement& from, const Placement& to);
+
 // What one rank sends in a step that starts from `from`, in bytes, counted at the largest piece.
 double sent_bytes(Move move, const std::vector<Atom>& over, const Placement& from, const Shape& shape, std::int64_t element_bytes,
                   const Mesh& mesh);

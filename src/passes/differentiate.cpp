@@ -3,7 +3,8 @@
 // On entry: the body (segment first) ends in `accumulate @loss_sum, %l`; the prologue defines @seed's value: the derivative of the reported
 //           loss with respect to that sum, 1 / (valid tokens of the whole step). No mesh, no placement.
 // On exit:  every trainable state @w that the loss depends on has a carried value @w.grad and a node `accumulate @w.grad, %g`, in fp32
-//           for low-precision compute. Nothing else changed.
+//           for low-precision compute, right behind the node that makes %g: so a gradient that is added to what is there, or cut (ZeRO-2),
+//           need not wait for the others. Nothing else changed.
 //
 //   %2 = einsum %1, @w {b k, n k -> b n}        becomes, with %5 the gradient of %2,   the same and
 //                                               %6 = einsum %5, %1 {b n, b k -> n k; dtype=fp32}
@@ -49,6 +50,7 @@ class Backward {
       const Value carried = graph_.declare(ValueKind::carried, master_name(graph_[state]) + ".grad", graph_.type(gradient));
       b_.accumulate(carried, gradient);
     }
+    accumulate_at_once();
   }
 
  private:
@@ -59,6 +61,22 @@ class Backward {
       const bool any = std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && needed_[static_cast<std::size_t>(v.id)]; });
       for (const Value v : node.out) needed_[static_cast<std::size_t>(v.id)] = any && is_float(graph_.type(v).dtype);
     }
+  }
+
+  void accumulate_at_once() {
+    std::vector<Node>& nodes = graph_.nodes(Segment::first);
+    std::map<Value, std::vector<Node>> waiting;    // for what they accumulate
+    for (const Node& node : nodes)
+      if (node.op->name == "accumulate") waiting[node.in[1]].push_back(node);
+    std::vector<Node> out;
+    for (Node& node : nodes) {
+      if (node.op->name == "accumulate") continue;
+      const Values made = node.out;
+      out.push_back(std::move(node));
+      for (const Value v : made)
+        if (const auto found = waiting.find(v); found != waiting.end()) out.insert(out.end(), found->second.begin(), found->second.end());
+    }
+    nodes = std::move(out);
   }
 
   void visit(const Node& node) {

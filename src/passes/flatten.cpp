@@ -7,7 +7,8 @@
 //
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a pack
 // holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or reads, stays
-// on its own: then it moves without a copy.
+// on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on (parameters that ZeRO-3
+// keeps whole, beside those that it cuts): a group has the same members in every node.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -50,11 +51,28 @@ class Flatten {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
+    find_apart(nodes);
     for (std::size_t begin = 0; begin < nodes.size();) {
+      std::vector<Node> run = {nodes[begin]}, between;
       std::size_t end = begin + 1;
-      if (joins(nodes[begin]))
-        while (end < nodes.size() && nodes[end].op == nodes[begin].op && joins(nodes[end])) ++end;
-      run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
+      if (joins(nodes[begin])) {
+        std::vector<Node> passed;    // what stands among those of the run and needs none of them goes before it
+        for (std::size_t i = end; i < nodes.size(); ++i) {
+          if (joins(nodes[i])) {
+            if (nodes[i].op != nodes[begin].op) break;
+            run.push_back(nodes[i]);
+            between.insert(between.end(), passed.begin(), passed.end());
+            passed.clear();
+            end = i + 1;
+          } else if (is_independent(nodes[i], run)) {
+            passed.push_back(nodes[i]);
+          } else {
+            break;
+          }
+        }
+      }
+      for (const Node& node : between) run_of({node});
+      run_of(run);
       begin = end;
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
@@ -66,13 +84,53 @@ class Flatten {
     return can_join(node) && !scalar && !stays_alone(node);
   }
 
+  // May `node` run before those of `run` that stand before it?
+  bool is_independent(const Node& node, const std::vector<Node>& run) const {
+    const auto has = [](const Values& values, Value v) { return std::find(values.begin(), values.end(), v) != values.end(); };
+    return std::none_of(run.begin(), run.end(), [&](const Node& other) {
+      const bool sets = other.op == &op(OpId::set);
+      for (const Value v : node.in)
+        if (has(other.out, v) || (sets && v == other.in[0])) return true;
+      return node.op == &op(OpId::set) && has(other.in, node.in[0]);
+    });
+  }
+
+  // Values that elementwise nodes tie to one another: the gradient, weight and moments of one state, and what is made of them.
+  Value tied(Value v) {
+    const auto found = tied_.find(v);
+    return found == tied_.end() || found->second == v ? v : found->second = tied(found->second);
+  }
+  static bool is_tensor_op(const Graph& graph, const Node& node) {
+    return can_join(node) && std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph.type(v).shape.empty(); });
+  }
+  void find_apart(const std::vector<Node>& nodes) {
+    for (const Node& node : nodes) {
+      if (!is_tensor_op(graph_, node)) continue;
+      Value first;
+      for (const Values* values : {&node.in, &node.out})
+        for (const Value v : *values) {
+          if (!v || graph_.type(v).shape.empty()) continue;
+          if (first)
+            tied_[tied(v)] = tied(first);
+          else
+            first = v, tied_.emplace(v, v);
+        }
+    }
+    for (const Node& node : nodes)
+      if (is_tensor_op(graph_, node) && stays_alone(node)) apart_.insert(tied(a_tensor_of(node)));
+  }
+  Value a_tensor_of(const Node& node) const {
+    return *std::find_if(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
+  }
+  bool is_apart(const Node& node) { return apart_.contains(tied(a_tensor_of(node))); }
+
   // Nodes of one op, one after the other and none of the other's result, in groups: the same call, and operands of the same packs.
   void run_of(const std::vector<Node>& nodes) {
     std::vector<std::pair<std::string, std::vector<Node>>> groups;
     for (const Node& node : nodes) {
       std::string key;
       if (joins(node)) {
-        key = key_of(graph_, node);
+        key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
         for (std::size_t i = 0; i < node.in.size(); ++i)
           if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
@@ -168,6 +226,8 @@ class Flatten {
   std::map<Value, int> pack_id_;    // member -> its pack
   std::map<Value, Value> scalar_;
   std::map<std::string, Value> moves_;
+  std::map<Value, Value> tied_;              // towards the value that stands for all that are tied
+  std::set<Value> apart_;                    // of those
   std::set<Value> moved_from_, moved_to_;    // operands and results of collectives in the epilogue
 };
 

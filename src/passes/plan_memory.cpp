@@ -281,6 +281,9 @@ class Planner {
     for (auto& list : plan.nodes)
       for (NodeMemory& node : list) by_time.push_back(&node);
     for (std::size_t i = num_values; i < items.size(); ++i) *by_time[items[i].buffer] = {items[i].bytes, items[i].offset};
+    for (std::size_t i = 0; i < items.size(); ++i)
+      plan.arena.push_back({i < num_values ? Value{static_cast<int>(items[i].buffer)} : Value{}, items[i].offset, items[i].bytes, items[i].begin,
+                            items[i].end});
   }
 
   const Graph& graph_;

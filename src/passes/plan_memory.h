@@ -19,10 +19,19 @@ struct NodeMemory {
   std::int64_t scratch_offset = 0;    // result, in the arena
 };
 
+// What lies in the arena while the nodes from `begin` to `end` run (counted over all segments): a value with those that share its bytes, or
+// what a node's kernel takes (value absent, begin = end).
+struct ArenaItem {
+  Value value;
+  std::int64_t offset = 0, bytes = 0;
+  int begin = 0, end = 0;
+};
+
 struct MemoryPlan {
   std::vector<Place> places;                                      // by Value::id
   std::array<std::vector<NodeMemory>, kSegments.size()> nodes;    // as graph.segments
   std::int64_t persistent_bytes = 0, arena_bytes = 0;
+  std::vector<ArenaItem> arena;
   // What the persistent block holds, in bytes, by kind of value.
   struct {
     std::int64_t parameters = 0, gradients = 0, optimizer = 0, other = 0;

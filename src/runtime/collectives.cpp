@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "mesh/reshard_plan.h"
 #include "runtime/aten.h"
 #include "runtime/scratch.h"
 
@@ -126,9 +127,11 @@ struct Collective::Impl {
     }
   }
   // ATen may take room of its own to sum; how much is found out here.
-  void measure_sum(Operand& operand, const Traffic& traffic) {
-    const std::int64_t n = count(traffic.target), k = static_cast<std::int64_t>(operand.group.size());
+  void measure_sum(Operand& operand, const Traffic& traffic, Sums sums) {
+    const std::int64_t k = static_cast<std::int64_t>(operand.group.size());
+    std::int64_t n = count(traffic.target);
     if (n == 0) return;
+    if (sums == Sums::small) n = std::min(n, std::max<std::int64_t>(2, (1 << 20) / k));
     const auto options = at::TensorOptions().dtype(scalar_type(operand.dtype)).device(device == DeviceKind::cpu ? at::kCPU : at::kCUDA);
     at::Tensor terms = at::empty({k, n}, options), out = at::empty({n}, options);
     const ScratchScope scope(device, nullptr, 0);
@@ -163,21 +166,6 @@ Group group_of(const Mesh& mesh, const std::vector<Atom>& over, std::int64_t ran
   return group;
 }
 
-// The atoms in which two placements differ, in the order in which they cut.
-std::vector<Atom> atoms_between(const Mesh& mesh, const Placement& from, const Placement& to) {
-  const auto changed = [](std::vector<Atom> a, std::vector<Atom> b) {    // what stands behind the common beginning of the longer one
-    if (a.size() < b.size()) std::swap(a, b);
-    return std::vector<Atom>(a.begin() + static_cast<std::ptrdiff_t>(b.size()), a.end());
-  };
-  if (from.flat != to.flat) return changed(from.flat, to.flat);
-  for (std::size_t d = 0; d < std::max(from.dims.size(), to.dims.size()); ++d)
-    if (from.dim(d) != to.dim(d)) return changed(from.dim(d), to.dim(d));
-  std::vector<Atom> over;
-  for (std::size_t a = 0; a < mesh.atoms.size(); ++a)
-    if ((from.partial ^ to.partial) >> a & 1) over.push_back(static_cast<Atom>(a));
-  return over;
-}
-
 // What a rank holds: of a flat placement, as a range of the flattened box.
 Ranges held_by(const Type& type, const Placement& placement, bool flat, const Mesh& mesh, std::int64_t rank) {
   if (!flat) return local_box(type.shape, placement, mesh, rank);
@@ -186,7 +174,7 @@ Ranges held_by(const Type& type, const Placement& placement, bool flat, const Me
 
 }    // namespace
 
-Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device)
+Collective::Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device, Sums sums)
     : impl_(std::make_unique<Impl>(transport, std::string(node.op->name), std::move(what), device)) {
   Impl& m = *impl_;
   const Mesh& mesh = graph.mesh;
@@ -208,8 +196,8 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
       const std::int64_t n = count(t.source), k = static_cast<std::int64_t>(o.group.size());
       t.source = t.target = {{0, n}};
       t.sums = true;
-      if (transport.reduces()) o.native = Impl::Operand::Native::all_reduce;
-      if (n * k * size_bytes(o.dtype) <= kSmallAllReduce) {
+      if (transport.reduces()) o.native = Impl::Operand::Native::all_reduce;    // as one piece
+      if (transport.reduces() || n * k * size_bytes(o.dtype) <= kSmallAllReduce) {
         for (std::int64_t j = 0; j < k; ++j) t.send.push_back({t.source}), t.recv.push_back({t.source});
       } else {
         const auto member = std::find(o.group.begin(), o.group.end(), self) - o.group.begin();
@@ -238,7 +226,7 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
     if (o.native == Impl::Operand::Native::none)
       for (Traffic& traffic : o.steps) {
         if (!traffic.recv.empty()) m.stage(traffic, o.dtype);
-        if (traffic.sums) m.measure_sum(o, traffic);
+        if (traffic.sums) m.measure_sum(o, traffic, sums);
       }
     if (m.op != "to_partial" && m.op != "slice") m.groups.push_back(o.group);
     m.operands.push_back(std::move(o));

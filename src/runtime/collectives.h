@@ -14,8 +14,11 @@ namespace sheaf {
 // of the group, each by one rank, so that all ranks get the same bits; with bf16 in fp32, rounded once.
 class Collective {
  public:
+  // What ATen takes for a sum is measured once, by making one; for plans, of tensors that need not fit here, a small one stands for it.
+  enum class Sums { as_they_are, small };
   // what: for the message of a rank that waits in vain. device: of the tensors; on cuda the current one.
-  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device = DeviceKind::cpu);
+  Collective(const Graph& graph, const Node& node, Transport& transport, std::string what, DeviceKind device = DeviceKind::cpu,
+             Sums sums = Sums::as_they_are);
   ~Collective();
   Collective(Collective&&) noexcept;
 

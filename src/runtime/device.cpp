@@ -11,11 +11,16 @@
 
 namespace sheaf {
 
-void enter_rank_thread(DeviceKind, int ranks_here) {
+void take_device(DeviceKind device, int device_index);    // runtime/cuda; does nothing on the CPU
+
+void enter_rank_thread(DeviceKind device, int ranks_here, int device_index) {
   if (ranks_here > 1) at::set_num_threads(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_here));
+  take_device(device, device_index);
 }
 
 #ifndef SHEAF_CUDA
+
+void take_device(DeviceKind, int) {}
 
 int device_of_rank(DeviceKind, int) { return 0; }
 

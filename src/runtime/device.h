@@ -9,7 +9,8 @@
 namespace sheaf {
 
 // First thing on a rank's thread: ranks share the cores, so `ranks_here` of them take an equal share of the threads inside ops, at least one.
-void enter_rank_thread(DeviceKind device, int ranks_here);
+// On GPUs, `device_index` becomes the thread's current device.
+void enter_rank_thread(DeviceKind device, int ranks_here, int device_index);
 
 // Ranks of a machine go round its GPUs; several may share one.
 int device_of_rank(DeviceKind device, int local_rank);

@@ -18,6 +18,7 @@
 #include "runtime/collectives.h"
 #include "runtime/side_stream.h"
 #include "runtime/scratch.h"
+#include "runtime/scratch_plan.h"
 
 namespace sheaf {
 namespace {
@@ -47,13 +48,6 @@ struct Call {
 
 at::Device at_device(const ExecutorOptions& o) {
   return o.device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(o.device_index));
-}
-
-// Two calls with equal signatures take equal scratch.
-std::string signature(const Node& node, const Types& in) {
-  std::string text = std::string(node.op->name) + print(node.attrs);
-  for (const Type* type : in) text += type ? " " + print(*type, Mesh{}) : " _";
-  return text;
 }
 
 // What the messages of ranks that wait in vain say.
@@ -107,8 +101,7 @@ struct Executor::Impl {
     return out;
   }
   std::int64_t owner_begin(const Node& node) const;
-  void select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch);
-  std::int64_t measure(const Node& node, const KernelRow* row);
+  void select_and_measure(ScratchBytes& scratch);
   SharedStorage shared_storage() const;
   void allocate();
   void bind();
@@ -136,24 +129,6 @@ DeviceKind default_device() {
   return DeviceKind::cpu;
 }
 
-std::int64_t Executor::Impl::measure(const Node& node, const KernelRow* row) {
-  Call call{&node, row, {}, {}};
-  const auto like = [&](Value v) {
-    return at::zeros(local_type(v).shape, at::TensorOptions().dtype(scalar_type(graph.type(v).dtype)).device(at_device(options)));
-  };
-  for (const Value v : node.in) call.in.push_back(v ? like(v) : at::Tensor());
-  for (const Value v : node.out) call.out.push_back(like(v));
-  const ScratchScope scope(options.device, nullptr, 0);
-  call.launch();
-  // Zeros are one document of the whole row. One that is a token shorter may take more: kernels pad an odd number of bf16 tokens.
-  for (std::size_t i = 0; i < node.op->operands.size(); ++i)
-    if (node.op->operands[i] == "ends" && call.in[i].defined()) {
-      call.in[i].fill_(call.in[0].size(1) - 1);
-      call.launch();
-    }
-  return scope.peak();
-}
-
 // The first index of the rank's piece of the factor that an op owns by index.
 std::int64_t Executor::Impl::owner_begin(const Node& node) const {
   if (graph.mesh.atoms.empty() || is_move(*node.op)) return 0;
@@ -169,7 +144,7 @@ std::int64_t Executor::Impl::owner_begin(const Node& node) const {
   return 0;
 }
 
-void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kSegments.size()>& scratch) {
+void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
@@ -181,10 +156,10 @@ void Executor::Impl::select_and_measure(std::array<std::vector<std::int64_t>, kS
         bytes = call.collective->scratch_bytes();
       } else if (node.op->name != "pack") {
         const Types in = local_types(node.in);
-        call.row = select_kernel(*node.op, options.device, options.deterministic, node.attrs, in);
-        SHEAF_CHECK(call.row || node.op->kernel, "{} has no kernel", node.op->name);
-        const auto [entry, fresh] = measured.emplace(signature(node, in), 0);
-        if (fresh) entry->second = measure(node, call.row);
+        call.row = kernel_of_call(node, in, options.device, options.deterministic);
+        const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
+        if (fresh)
+          entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
         bytes = entry->second;
         call.owner_begin = owner_begin(node);
       }
@@ -336,10 +311,9 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   m.options = options;
   SHEAF_CHECK(m.graph.mesh.atoms.empty() || (options.transport && options.transport->size() == m.graph.mesh.num_ranks()),
               "a graph for {} ranks, a transport for {}", m.graph.mesh.num_ranks(), options.transport ? options.transport->size() : 1);
-  for (const ValueInfo& info : m.graph.values)
-    m.local.push_back({info.type.dtype, sheaf::local_shape(info.type.shape, info.type.placement, m.graph.mesh, m.rank()), {}});
+  m.local = sheaf::local_types(m.graph, m.rank());
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
-  std::array<std::vector<std::int64_t>, kSegments.size()> scratch;
+  ScratchBytes scratch;
   m.select_and_measure(scratch);
   m.memory = plan_memory(m.graph, scratch, m.shared_storage());
   verify_memory(m.graph, m.memory);

@@ -15,7 +15,8 @@ TEST(Refine, without_experts_an_axis_is_an_atom) {
   EXPECT_EQ(print(refine({{"dp", 3}, {"sp", 1}, {"tp", 4}}, {{"edp", 12}}).mesh), "mesh a1=3 a0=4    axes dp=a1 sp=. tp=a0 edp=a1.a0");
 }
 TEST(Refine, the_kv_cut_splits_an_atom_where_it_nests) {
-  EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {2}).mesh), "mesh a1=2 a0=2    axes dp=. sp=. tp=a1.a0 edp=a1.a0");
+  EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {2}).mesh),
+            "mesh a1=2 a0=2    axes dp=. sp=. tp=a1.a0 edp=a1.a0");
   EXPECT_EQ(print(refine({{"dp", 1}, {"sp", 1}, {"tp", 4}}, {{"edp", 4}}, {3}).mesh), "mesh a0=4    axes dp=. sp=. tp=a0 edp=a0");
 }
 TEST(Refine, another_order_of_the_expert_axes_is_taken_where_the_given_one_has_none) {
@@ -42,4 +43,20 @@ TEST(Refine, every_rank_has_the_coordinates_of_its_number) {
     for (std::size_t a = 0; a < mesh.atoms.size(); ++a) back = back * mesh.atoms[a].size + mesh.coordinate(rank, static_cast<Atom>(a));
     EXPECT_EQ(back, rank);
   }
+}
+// Wishes: where heads go from kv heads to query heads, where a shorter suffix ends. Each is granted where it nests with what is there.
+TEST(Refine, wishes_cut_where_they_nest) {
+  const auto mesh = [](const std::vector<std::int64_t>& wishes) {
+    return print(refine({{"dp", 8}, {"sp", 1}, {"tp", 4}}, {}, wishes).mesh);
+  };
+  EXPECT_EQ(mesh({}), "mesh a1=8 a0=4    axes dp=a1 sp=. tp=a0");
+  EXPECT_EQ(mesh({2}), "mesh a2=8 a1=2 a0=2    axes dp=a2 sp=. tp=a1.a0");
+  EXPECT_EQ(mesh({8}), "mesh a2=4 a1=2 a0=4    axes dp=a2.a1 sp=. tp=a0");    // tp times a shard group of 2
+  EXPECT_EQ(mesh({2, 8, 16}), "mesh a4=2 a3=2 a2=2 a1=2 a0=2    axes dp=a4.a3.a2 sp=. tp=a1.a0");
+  EXPECT_EQ(mesh({3, 64, 5}), mesh({}));      // none nests, or is more than the ranks
+  EXPECT_EQ(mesh({1, 4, 32}), mesh({}));      // cuts that are there already
+  EXPECT_EQ(mesh({16, 8}), mesh({8, 16}));    // in any order
+  // The first of two that do not nest with each other is taken.
+  EXPECT_EQ(print(refine({{"dp", 12}}, {}, {2, 3}).mesh), "mesh a1=6 a0=2    axes dp=a1.a0");
+  EXPECT_EQ(print(refine({{"dp", 12}}, {}, {3, 2}).mesh), "mesh a1=4 a0=3    axes dp=a1.a0");
 }

@@ -1,21 +1,13 @@
 // A whole training step on simulated ranks, run in lock-step in one thread, against the same step on one: integer mode, so every value of
 // the graph must be equal to the bit, whatever the mesh.
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <random>
-
-#include "base/error.h"
 #include "models/model.h"
 #include "passes/pass.h"
-#include "runtime/interpret.h"
-#include "support/lock_step.h"
+#include "support/compare_steps.h"
 
 using namespace sheaf;
-using sheaf::testing::LockStep;
+using sheaf::testing::StepPair;
 
 namespace {
 
@@ -53,57 +45,12 @@ Graph step_of(const Shapes& shapes, const std::string& mesh) {
   return RunPasses{}(std::move(graph), passes, options);
 }
 
-at::Tensor input(const std::string& name, const Shape& shape, std::mt19937_64& rng) {
-  at::Tensor t = at::empty(shape, at::kLong);
-  for (std::int64_t i = 0; i < t.numel(); ++i) {
-    const auto r = static_cast<std::int64_t>(rng());
-    t.data_ptr<std::int64_t>()[i] = name == "ids" ? (r & 1023) % 17 : name == "labels" ? ((r & 3) == 0 ? -100 : (r & 1023) % 17) : r;
-  }
-  return name == "document_ends" ? at::full(shape, 2, at::kLong) : t;
-}
-
-// Every value of the step on the mesh equals that of the step on one rank. Returns how many reshards there are.
+// Every value of the step on the mesh equals that of the step on one rank. Returns how many moves there are.
 std::size_t expect_equal(const Shapes& shapes, const std::string& mesh) {
   const Graph one = step_of(shapes, ""), placed = step_of(shapes, mesh);
-  Interpreter expected(one, Numbers::integer);
-  LockStep ranks(placed);
-  std::mt19937_64 rng(7);
-  for (const ValueKind kind : {ValueKind::input, ValueKind::state, ValueKind::argument, ValueKind::carried})
-    for (const Value v : one.all(kind)) {
-      const std::string& name = one[v].name;
-      const at::Tensor t = name == "step.micro_batch" ? at::zeros({}, at::kLong) : input(name, one.type(v).shape, rng);
-      expected.give(v, t.clone());
-      ranks.give(placed.find(name), t);
-    }
-  std::size_t reshards = 0;
-  for (const Segment segment : kSegments) {
-    if (segment == Segment::rest)
-      for (const auto& [graph, give] :
-           {std::pair<const Graph*, std::function<void(Value, at::Tensor)>>{&one, [&](Value v, at::Tensor t) { expected.give(v, t); }},
-            {&placed, [&](Value v, at::Tensor t) { ranks.give(v, t); }}})
-        give(graph->find("step.micro_batch"), at::full({}, 1, at::kLong));
-    expected.run(segment);
-    ranks.run(segment);
-    auto there = placed.nodes(segment).begin();
-    const auto skip_reshards = [&] {
-      for (; there != placed.nodes(segment).end() && is_move(*there->op); ++there) ++reshards;
-    };
-    for (const Node& node : one.nodes(segment)) {
-      skip_reshards();
-      if (there == placed.nodes(segment).end() || there->op != node.op) {
-        ADD_FAILURE() << mesh << ": the placed graph has other nodes";
-        return 0;
-      }
-      for (std::size_t o = 0; o < node.out.size(); ++o)
-        if (!ranks.whole(there->out[o]).equal(expected[node.out[o]])) {
-          ADD_FAILURE() << mesh << ": " << name_of(placed, there->out[o]) << " = " << node.op->name << " differs\n" << print(placed);
-          return 0;
-        }
-      ++there;
-    }
-    skip_reshards();
-  }
-  return reshards;
+  StepPair pair(one, placed, {});
+  EXPECT_EQ(pair.step(), "") << print(placed);
+  return pair.num_moves();
 }
 
 }    // namespace

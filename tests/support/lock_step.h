@@ -1,126 +1,277 @@
 #pragma once
-// A placed program on simulated ranks, run in lock-step in one thread in integer mode: every value has a piece per rank. A move between
-// placements glues the pieces and cuts them anew, so what is tested is the graph: placements, rules, and the order of things.
+// A placed program on simulated ranks, run in lock-step in one thread in integer mode: every value has a piece per rank. Moves work on
+// pieces as ranks would: each takes from the ranks of its group what lies in its own box. So a program whose moves are wrong gets the wrong
+// numbers that real ranks would get.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
-#include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+#include <limits>
 #include <map>
 
 #include "base/error.h"
+#include "mesh/boxes.h"
 #include "runtime/interpret.h"
 
 namespace sheaf::testing {
 
-using Pieces = std::vector<at::Tensor>;    // per rank
+using Pieces =
+    std::vector<at::Tensor>;    // per rank. Never written once made: ranks that hold the same share a tensor, which saves most of the time
 
 class LockStep {
  public:
-  explicit LockStep(const Graph& graph) : graph_(graph), ranks_(graph.mesh.num_ranks()) {
+  // A wrong partitioner: called after every move, for each operand; may replace what came out.
+  using Fault = std::function<void(const LockStep&, const Node&, std::size_t operand, const Pieces& in, Pieces& out)>;
+
+  explicit LockStep(const Graph& graph, Fault fault = {}) : graph_(graph), ranks_(graph.mesh.num_ranks()), fault_(std::move(fault)) {
     for (const Value v : graph.all(ValueKind::constant)) {
       at::Tensor t = at::empty(graph.type(v).shape, at::kDouble);
       std::copy(graph[v].data.begin(), graph[v].data.end(), t.data_ptr<double>());
       give(v, t.to(at::kLong));
     }
   }
+  const Graph& graph() const { return graph_; }
+  std::int64_t num_ranks() const { return ranks_; }
+
   void give(Value v, const at::Tensor& whole) { pieces_[v.id] = cut(whole, graph_.type(v).placement); }
 
   void run(Segment segment) {
-    for (const Node& node : graph_.nodes(segment))
-      if (is_move(*node.op)) {
-        for (std::size_t i = 0; i < node.in.size(); ++i) pieces_[node.out[i].id] = cut(whole(node.in[i]), graph_.type(node.out[i]).placement);
-      } else {
-        run(node);
+    for (const Node& node : graph_.nodes(segment)) run(node);
+  }
+  void run(const Node& node) {
+    if (is_move(*node.op))
+      for (std::size_t i = 0; i < node.in.size(); ++i) {
+        const Pieces& in = pieces_.at(node.in[i].id);
+        Pieces out = moved(in, graph_.type(node.in[i]), graph_.type(node.out[i]));
+        if (fault_) fault_(*this, node, i, in, out);
+        pieces_[node.out[i].id] = std::move(out);
       }
+    else if (node.op->name == "set")    // pieces are never written: the target gets others
+      pieces_[node.in[0].id] = pieces_.at(node.in[1].id);
+    else
+      compute(node);
   }
 
-  // The tensor that the pieces denote. Replicas that differ are a failure.
+  // The tensor that the pieces denote. InternalError if replicas differ.
   at::Tensor whole(Value v) const {
     const Type& type = graph_.type(v);
     const Pieces& pieces = pieces_.at(v.id);
-    const bool max = type.placement.reduction == Reduction::max && type.placement.partial != 0;
-    at::Tensor out = at::full(type.shape, max ? std::numeric_limits<std::int64_t>::min() : 0, at::kLong);
+    at::Tensor out = nothing(type.placement, type.shape);
+    const Box all = whole_box(type.shape);
     for (std::int64_t rank = 0; rank < ranks_; ++rank) {
+      const at::Tensor& piece = pieces[static_cast<std::size_t>(rank)];
+      SHEAF_CHECK(piece.sizes() == local_shape(type.shape, type.placement, graph_.mesh, rank), "{}: rank {} holds {} elements",
+                  name_of(graph_, v), rank, piece.numel());
       const std::int64_t first = without_replicas(rank, type.placement);
       if (first != rank) {
-        EXPECT_TRUE(piece_of(pieces, rank).equal(piece_of(pieces, first))) << name_of(graph_, v) << ": replicas differ";
+        const at::Tensor& other = pieces[static_cast<std::size_t>(first)];
+        SHEAF_CHECK(piece.is_same(other) || piece.equal(other), "{}: ranks {} and {} hold different replicas", name_of(graph_, v), first,
+                    rank);
         continue;
       }
-      const at::Tensor box = slice(out, type.placement, rank);
-      const at::Tensor all = box.clone(at::MemoryFormat::Contiguous).view(type.placement.flat.empty() ? box.sizes().vec() : Shape{-1});
-      at::Tensor part = flat_part(all, type, rank);
-      part.copy_(max ? at::maximum(part, piece_of(pieces, rank)) : part.add(piece_of(pieces, rank)));
-      box.copy_(all.view(box.sizes()));
+      const Box box = local_box(type.shape, type.placement, graph_.mesh, rank);
+      if (type.placement.flat.empty()) {
+        join(data(out), all, data(piece), box, box, type.placement);
+        continue;
+      }
+      const auto [begin, end] = local_flat(type.shape, type.placement, graph_.mesh, rank);
+      const std::int64_t* from = data(piece);
+      for (const Box& part : boxes_of_flat(box, begin, end)) {
+        join(data(out), all, from, part, part, type.placement);
+        from += num_elements(part);
+      }
+    }
+    return out;
+  }
+
+  // Ranks that differ from `rank` in these atoms only, in order of their coordinates, the first atom major.
+  std::vector<std::int64_t> group(std::int64_t rank, const std::vector<Atom>& over) const {
+    std::vector<std::int64_t> out;
+    for (std::int64_t i = 0; i < graph_.mesh.size(over); ++i) {
+      std::int64_t peer = rank, rest = i;
+      for (std::size_t j = over.size(); j-- > 0; rest /= graph_.mesh.atoms[over[j]].size)
+        peer += (rest % graph_.mesh.atoms[over[j]].size - graph_.mesh.coordinate(rank, over[j])) * stride(over[j]);
+      out.push_back(peer);
     }
     return out;
   }
 
  private:
-  static const at::Tensor& piece_of(const Pieces& pieces, std::int64_t rank) { return pieces[static_cast<std::size_t>(rank)]; }
-  at::Tensor slice(at::Tensor t, const Placement& placement, std::int64_t rank) const {
-    const auto box = local_box(t.sizes().vec(), placement, graph_.mesh, rank);
-    for (std::size_t d = 0; d < box.size(); ++d) t = t.slice(static_cast<std::int64_t>(d), box[d].first, box[d].second);
+  std::int64_t stride(Atom atom) const {
+    std::int64_t n = 1;
+    for (std::size_t a = graph_.mesh.atoms.size(); --a > atom;) n *= graph_.mesh.atoms[a].size;
+    return n;
+  }
+  static at::Tensor slice(at::Tensor t, const Box& box) {
+    for (std::size_t d = 0; d < box.size(); ++d)
+      if (box[d].first != 0 || box[d].second != t.size(static_cast<std::int64_t>(d)))
+        t = t.slice(static_cast<std::int64_t>(d), box[d].first, box[d].second);
     return t;
   }
-  at::Tensor flat_part(const at::Tensor& box, const Type& type, std::int64_t rank) const {
-    if (type.placement.flat.empty()) return box;
-    const auto [begin, end] = local_flat(type.shape, type.placement, graph_.mesh, rank);
-    return box.slice(0, begin, end);
+  // What a sum, a maximum, a minimum begins with.
+  static at::Tensor nothing(const Placement& p, const Shape& shape) {
+    if (p.partial == 0 || p.reduction == Reduction::sum) return at::zeros(shape, at::kLong);
+    using Limits = std::numeric_limits<std::int64_t>;
+    return at::full(shape, p.reduction == Reduction::max ? Limits::min() : Limits::max(), at::kLong);
   }
-  // The rank with the same coordinates on the atoms that cut or are partial, 0 on all others.
-  std::int64_t without_replicas(std::int64_t rank, const Placement& placement) const {
-    std::int64_t first = 0;
-    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a) {
-      const bool matters = (placement.partial | placement.cut()) >> a & 1;
-      first = first * graph_.mesh.atoms[a].size + (matters ? graph_.mesh.coordinate(rank, static_cast<Atom>(a)) : 0);
+  static std::int64_t* data(const at::Tensor& t) { return t.data_ptr<std::int64_t>(); }
+  // Of contiguous tensors that hold these boxes: the part goes into the sum, maximum, minimum, or is copied. By hand: a call of ATen takes
+  // longer than such a piece.
+  static void join(std::int64_t* to, const Box& to_box, const std::int64_t* from, const Box& from_box, const Box& part, const Placement& p,
+                   std::size_t d = 0) {
+    if (d == part.size()) {
+      if (p.partial == 0)
+        *to = *from;
+      else if (p.reduction == Reduction::sum)
+        *to = static_cast<std::int64_t>(static_cast<std::uint64_t>(*to) + static_cast<std::uint64_t>(*from));
+      else
+        *to = p.reduction == Reduction::max ? std::max(*to, *from) : std::min(*to, *from);
+      return;
     }
-    return first;
+    std::int64_t to_row = 1, from_row = 1;
+    for (std::size_t e = d + 1; e < part.size(); ++e)
+      to_row *= to_box[e].second - to_box[e].first, from_row *= from_box[e].second - from_box[e].first;
+    for (std::int64_t i = part[d].first; i < part[d].second; ++i)
+      join(to + (i - to_box[d].first) * to_row, to_box, from + (i - from_box[d].first) * from_row, from_box, part, p, d + 1);
   }
+  bool has(std::uint32_t atoms, Atom atom) const { return atoms >> atom & 1; }
+  // The rank with the same coordinates on these atoms, 0 on all others.
+  std::int64_t only(std::int64_t rank, std::uint32_t atoms) const {
+    std::int64_t out = 0;
+    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
+      out = out * graph_.mesh.atoms[a].size + (atoms >> a & 1 ? graph_.mesh.coordinate(rank, static_cast<Atom>(a)) : 0);
+    return out;
+  }
+  std::int64_t without_replicas(std::int64_t rank, const Placement& p) const { return only(rank, p.partial | p.cut()); }
+  bool is_zero_on(std::int64_t rank, std::uint32_t atoms) const { return only(rank, atoms) == 0; }
+
   // Partial: coordinate 0 has the value, the others 0.
-  Pieces cut(const at::Tensor& whole, const Placement& placement) const {
+  Pieces cut(const at::Tensor& whole, const Placement& p) const {
     Pieces pieces;
     for (std::int64_t rank = 0; rank < ranks_; ++rank) {
-      bool holds = true;
-      for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
-        holds &= !(placement.partial >> a & 1) || graph_.mesh.coordinate(rank, static_cast<Atom>(a)) == 0;
-      const at::Tensor box = slice(whole.to(at::kLong), placement, rank).contiguous();
-      const at::Tensor piece =
-          flat_part(placement.flat.empty() ? box : box.flatten(), {DType::i64, whole.sizes().vec(), placement}, rank).contiguous();
-      pieces.push_back(holds ? piece.clone() : at::zeros(piece.sizes(), at::kLong));
+      if (const std::int64_t first = without_replicas(rank, p); first != rank) {
+        pieces.push_back(pieces[static_cast<std::size_t>(first)]);
+        continue;
+      }
+      at::Tensor piece = slice(whole.to(at::kLong), local_box(whole.sizes().vec(), p, graph_.mesh, rank));
+      if (!p.flat.empty()) {
+        const auto [begin, end] = local_flat(whole.sizes().vec(), p, graph_.mesh, rank);
+        piece = piece.flatten().slice(0, begin, end);
+      }
+      pieces.push_back(is_zero_on(rank, p.partial) ? piece.clone(at::MemoryFormat::Contiguous) : at::zeros(piece.sizes(), at::kLong));
     }
     return pieces;
   }
 
-  void run(const Node& node) {
-    const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
+  // Where an atom cuts: (dim, place among the atoms of the dim); flat is the dim behind the last.
+  static std::pair<std::size_t, std::size_t> site(const Placement& p, std::size_t ndim, Atom atom) {
+    for (std::size_t d = 0; d <= ndim; ++d) {
+      const std::vector<Atom>& atoms = d < ndim ? p.dim(d) : p.flat;
+      for (std::size_t i = 0; i < atoms.size(); ++i)
+        if (atoms[i] == atom) return {d, i};
+    }
+    return {SIZE_MAX, 0};
+  }
+  Pieces moved(const Pieces& in, const Type& from_type, const Type& to_type) const {
+    const Placement &from = from_type.placement, &to = to_type.placement;
+    const Shape& shape = from_type.shape;
+    // Whom a rank hears: over atoms in which the two differ and which made ranks hold different things. Of replicas it is its own.
+    std::vector<Atom> over;
+    const std::uint32_t reduced = from.partial & ~to.partial, made = to.partial & ~from.partial;
+    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a) {
+      const Atom atom = static_cast<Atom>(a);
+      if (has(reduced, atom) || (has(from.cut(), atom) && site(from, shape.size(), atom) != site(to, shape.size(), atom)))
+        over.push_back(atom);
+    }
+    const bool flat = from.flat != to.flat;
+    SHEAF_CHECK(!flat || from.dims == to.dims || (Placement{.dims = from.dims}.replicated() && Placement{.dims = to.dims}.replicated()),
+                "dims and the flat cut change in one move");
+    const auto held = [&](const Placement& p, std::int64_t rank) {
+      return flat || !p.flat.empty() ? Box{local_flat(shape, p, graph_.mesh, rank)} : local_box(shape, p, graph_.mesh, rank);
+    };
+    const Placement sum{.dims = {}, .partial = reduced, .reduction = from.reduction};
+    std::map<std::vector<std::int64_t>, at::Tensor> same;
+    Pieces out;
+    for (std::int64_t rank = 0; rank < ranks_; ++rank) {
+      const std::vector<std::int64_t> members = group(rank, over);
+      const Box mine = held(to, rank);
+      const bool keeps = is_zero_on(rank, made);
+      std::vector<std::int64_t> key = {keeps};
+      for (const std::int64_t peer : members)
+        key.push_back(reinterpret_cast<std::intptr_t>(in[static_cast<std::size_t>(peer)].unsafeGetTensorImpl()));
+      for (const auto& [begin, end] : mine) key.push_back(begin), key.push_back(end);
+      at::Tensor& piece = same[key];
+      if (!piece.defined()) {
+        const Shape wanted = local_shape(shape, to, graph_.mesh, rank);
+        at::Tensor all = nothing(sum, shape_of(mine));
+        for (const std::int64_t peer : members) {
+          if (!keeps) break;
+          const Box theirs = held(from, peer);
+          const auto part = common_part(theirs, mine);
+          if (!part) continue;
+          join(data(all), mine, data(in[static_cast<std::size_t>(peer)]), theirs, *part, sum);
+        }
+        piece = all.view(wanted);
+      }
+      out.push_back(piece);
+    }
+    return out;
+  }
+
+  // A flat piece has one dim, whatever the tensor has.
+  Rule rule_of_pieces(const Node& node) const {
+    std::vector<Type> flat(node.in.size());
+    Types types = graph_.types(node.in);
+    for (std::size_t i = 0; i < types.size(); ++i)
+      if (types[i] && !types[i]->placement.flat.empty()) {
+        flat[i] = {types[i]->dtype, {num_elements(types[i]->shape)}, {}};
+        types[i] = &flat[i];
+      }
+    return rule_for(*node.op, node.attrs, types);
+  }
+
+  void compute(const Node& node) {
+    const Rule rule = rule_of_pieces(node);
+    // The operand and dim whose indices an op owns.
+    std::size_t owner = SIZE_MAX, owner_dim = 0, p = 0;
+    for (std::size_t i = 0; i < node.in.size(); ++i) {
+      if (!node.in[i]) continue;
+      for (std::size_t d = 0; d < rule.in[p].size(); ++d)
+        if (rule.owner.contains(rule.in[p][d])) owner = i, owner_dim = d;
+      ++p;
+    }
+    std::vector<Pieces> outputs(node.out.size());
+    std::map<std::vector<std::int64_t>, std::size_t> same;    // rank that computed with the same operands
     for (std::int64_t rank = 0; rank < ranks_; ++rank) {
       std::vector<at::Tensor> in, out;
-      std::int64_t owner_begin = 0;
-      std::size_t p = 0;
+      std::vector<std::int64_t> key;
       for (const Value v : node.in) {
-        in.push_back(v ? piece_of(pieces_.at(v.id), rank) : at::Tensor());
-        if (!v) continue;
-        const Type& type = graph_.type(v);
-        const auto box = local_box(type.shape, type.placement, graph_.mesh, rank);
-        for (std::size_t d = 0; d < rule.in[p].size(); ++d)
-          if (rule.owner.contains(rule.in[p][d])) owner_begin = box[d].first;
-        ++p;
+        in.push_back(v ? pieces_.at(v.id)[static_cast<std::size_t>(rank)] : at::Tensor());
+        if (v) key.push_back(reinterpret_cast<std::intptr_t>(in.back().unsafeGetTensorImpl()));
       }
-      for (const Value v : node.out)
-        out.push_back(at::empty(local_shape(graph_.type(v).shape, graph_.type(v).placement, graph_.mesh, rank), at::kLong));
-      integer_kernel(*node.op, rule, Args{in, out, node.attrs, owner_begin});
-      for (std::size_t o = 0; o < out.size(); ++o) {
-        Pieces& pieces = pieces_[node.out[o].id];
-        pieces.resize(static_cast<std::size_t>(ranks_));
-        pieces[static_cast<std::size_t>(rank)] = out[o];
+      std::int64_t owner_begin = 0;
+      if (owner != SIZE_MAX) {
+        const Type& type = graph_.type(node.in[owner]);
+        owner_begin = local_box(type.shape, type.placement, graph_.mesh, rank)[owner_dim].first;
+        key.push_back(owner_begin);
       }
+      for (const Value v : node.out) {
+        const Shape shape = local_shape(graph_.type(v).shape, graph_.type(v).placement, graph_.mesh, rank);
+        key.insert(key.end(), shape.begin(), shape.end());
+        out.push_back(at::empty(shape, at::kLong));
+      }
+      const auto [known, fresh] = same.emplace(key, static_cast<std::size_t>(rank));
+      if (fresh) integer_kernel(*node.op, rule, Args{in, out, node.attrs, owner_begin});
+      for (std::size_t o = 0; o < out.size(); ++o) outputs[o].push_back(fresh ? out[o] : outputs[o][known->second]);
     }
+    for (std::size_t o = 0; o < outputs.size(); ++o) pieces_[node.out[o].id] = std::move(outputs[o]);
   }
 
   const Graph& graph_;
   std::int64_t ranks_;
+  Fault fault_;
   std::map<int, Pieces> pieces_;
 };
 

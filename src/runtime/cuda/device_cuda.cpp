@@ -13,6 +13,9 @@
 #include "runtime/device.h"
 
 namespace sheaf {
+
+void take_device(DeviceKind device, int device_index);
+
 namespace {
 
 // Several ranks on one GPU: its memory is everyone's.
@@ -84,6 +87,10 @@ class ProcessNccl final : public Transport {
 };
 
 }    // namespace
+
+void take_device(DeviceKind device, int device_index) {
+  if (device == DeviceKind::cuda) c10::cuda::set_device(static_cast<c10::DeviceIndex>(device_index));
+}
 
 int device_of_rank(DeviceKind device, int local_rank) {
   return device == DeviceKind::cuda ? local_rank % std::max<int>(1, c10::cuda::device_count()) : 0;

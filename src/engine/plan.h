@@ -1,0 +1,33 @@
+#pragma once
+// A run planned without its device, its data or its weights.
+#include <string>
+
+#include "engine/config.h"
+#include "engine/plan_report.h"
+#include "runtime/kernels/kernel_table.h"
+
+namespace sheaf {
+
+struct RunPlan {
+  RunConfig config;
+  DeviceKind device = DeviceKind::cpu;
+  std::string model_type;
+  std::int64_t num_parameters = 0;
+  Mesh mesh;
+  std::vector<ParameterRow> parameters;
+  std::vector<TrafficRow> communication;
+  MemoryUse memory;                                   // of the rank that needs most
+  std::int64_t arena_bytes = 0, scratch_bytes = 0;    // within activations and gradients; scratch: the largest of one kernel or collective
+  bool scratch_measured = true;
+  Peak peak;
+  std::vector<std::string> assumptions;    // about what was not looked at
+};
+
+// Reads config.json alone. The device is run.device, else that of the build. UserError: as the run's.
+RunPlan plan_run(const RunConfig& config);
+
+// The whole plan as text; `all`: every parameter on a line of its own.
+std::string print(const RunPlan& plan, bool all);
+Json to_json(const RunPlan& plan);
+
+}    // namespace sheaf

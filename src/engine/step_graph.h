@@ -1,0 +1,19 @@
+#pragma once
+// From a configuration and a model's config.json to the graph of a training step, after all passes.
+#include <string>
+
+#include "engine/config.h"
+#include "models/model_config.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+
+struct StepOptions {
+  std::int64_t documents = 0;           // the most that a row of the corpus has; 0: rows are not packed by documents
+  std::string dump_ir;                  // a folder: the graph after every pass; "": none
+  std::string where = "config.json";    // what errors name
+};
+// UserError: degrees that do not fit the model.
+Graph training_step(const RunConfig& config, const Json& model, const DenseConfig& parsed, const StepOptions& options);
+
+}    // namespace sheaf

@@ -1,0 +1,224 @@
+#include "runtime/scratch_plan.h"
+
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/error.h"
+#include "comm/null.h"
+#include "ops/op_table.h"
+#include "runtime/aten.h"
+#include "runtime/collectives.h"
+#include "runtime/scratch.h"
+
+namespace sheaf {
+
+std::vector<Type> local_types(const Graph& graph, std::int64_t rank) {
+  std::vector<Type> out;
+  out.reserve(graph.values.size());
+  for (const ValueInfo& info : graph.values)
+    out.push_back({info.type.dtype, local_shape(info.type.shape, info.type.placement, graph.mesh, rank), {}});
+  return out;
+}
+
+std::string call_signature(const Node& node, const Types& in) {
+  std::string text = std::string(node.op->name) + print(node.attrs);
+  for (const Type* type : in) text += type ? " " + print(*type, Mesh{}) : " _";
+  return text;
+}
+
+const KernelRow* kernel_of_call(const Node& node, const Types& in, DeviceKind device, bool deterministic) {
+  const KernelRow* row = select_kernel(*node.op, device, deterministic, node.attrs, in);
+  SHEAF_CHECK(row || node.op->kernel, "{} has no kernel", node.op->name);
+  return row;
+}
+
+std::int64_t measured_scratch(const Node& node, const KernelRow* row, const Types& in, const Types& out, DeviceKind device,
+                              int device_index) {
+  const at::Device at =
+      device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
+  const auto like = [&](const Type* type) {
+    return type ? at::zeros(type->shape, at::TensorOptions().dtype(scalar_type(type->dtype)).device(at)) : at::Tensor();
+  };
+  std::vector<at::Tensor> from, to;
+  for (const Type* type : in) from.push_back(like(type));
+  for (const Type* type : out) to.push_back(like(type));
+  const Args args{from, to, node.attrs};
+  const ScratchScope scope(device, nullptr, 0);
+  const auto launch = [&] {
+    if (row)
+      row->launch(args);
+    else if (node.op->kernel)
+      node.op->kernel(args);
+  };
+  launch();
+  // Zeros are one document of the whole row. One that is a token shorter may take more: kernels pad an odd number of bf16 tokens.
+  for (std::size_t i = 0; i < node.op->operands.size() && i < from.size(); ++i)
+    if (node.op->operands[i] == "ends" && from[i].defined()) {
+      from[i].fill_(from[0].size(1) - 1);
+      launch();
+    }
+  return scope.peak();
+}
+
+namespace {
+
+// What all calls that are made as they are may take together: bytes of tensors, one call's, and flops. A few seconds of one core.
+constexpr double kAllBytes = 6e9, kCallBytes = 1e9, kAllFlops = 60e9;
+// What a call that stands for a larger one takes.
+constexpr double kSmallBytes = 16e6, kSmallFlops = 4e8;
+
+using Extents = std::map<std::string, std::int64_t>;    // by factor
+
+// One kind of call, on pieces of a rank.
+struct Kind {
+  const Node* node;
+  std::vector<Type> in, out;    // present operands
+  std::vector<bool> present;
+  Rule rule;
+  Extents extents;
+
+  Types types(const std::vector<Type>& of) const {
+    Types list;
+    std::size_t p = 0;
+    for (std::size_t i = 0; i < present.size(); ++i) list.push_back(present[i] ? &of[p++] : nullptr);
+    return list;
+  }
+  // The same call with other extents of its factors.
+  Kind at(const Extents& other) const {
+    Kind kind = *this;
+    kind.extents = other;
+    const auto set = [&](std::vector<Type>& types, const std::vector<Rule::Factors>& factors) {
+      for (std::size_t i = 0; i < types.size(); ++i)
+        for (std::size_t d = 0; d < factors[i].size(); ++d)
+          if (const auto found = other.find(factors[i][d]); found != other.end()) types[i].shape[d] = found->second;
+    };
+    set(kind.in, rule.in);
+    set(kind.out, rule.out);
+    return kind;
+  }
+  double bytes() const {
+    double sum = 0;
+    for (const auto* side : {&in, &out})
+      for (const Type& type : *side) sum += static_cast<double>(type.bytes());
+    return sum;
+  }
+  double flops() const { return sheaf::flops(*node->op, node->attrs, types(in)); }
+  std::int64_t scratch(bool deterministic) const {
+    const Types operands = types(in);
+    Types outputs;
+    for (const Type& type : out) outputs.push_back(&type);
+    return measured_scratch(*node, kernel_of_call(*node, operands, DeviceKind::cpu, deterministic), operands, outputs, DeviceKind::cpu, 0);
+  }
+};
+
+Kind kind_of(const Graph& graph, const Node& node, const std::vector<Type>& local) {
+  Kind kind{.node = &node};
+  for (const Value v : node.in) {
+    kind.present.push_back(bool(v));
+    if (v) kind.in.push_back(local[static_cast<std::size_t>(v.id)]);
+  }
+  for (const Value v : node.out) kind.out.push_back(local[static_cast<std::size_t>(v.id)]);
+  // Letters depend on the global types' dims; a flat piece has one dim, whatever the tensor has.
+  const bool flat = std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph.type(v).placement.flat.empty(); });
+  kind.rule = flat ? rule_for(*node.op, node.attrs, kind.types(kind.in)) : rule_for(*node.op, node.attrs, graph.types(node.in));
+  for (std::size_t i = 0; i < kind.in.size(); ++i)
+    for (std::size_t d = 0; d < kind.rule.in[i].size(); ++d) kind.extents[kind.rule.in[i][d]] = kind.in[i].shape[d];
+  return kind;
+}
+
+// Scratch is a sum of products of extents. Its growth with each factor is measured at small extents and taken for a power, at most linear:
+// temporaries are copies of operands and outputs, or blocks of them. In 16 bits the CPU's matrix products pack their operands in blocks
+// that follow no law, and no other device does that: the fp32 product stands for them, whose copies are twice as large.
+std::int64_t extrapolated(const Kind& large, bool deterministic) {
+  Kind small = large;
+  double share = 1;
+  if (large.node->op == &op(OpId::einsum) && size_bytes(large.in[0].dtype) == 2) {
+    share = 0.5;
+    for (auto* side : {&small.in, &small.out})
+      for (Type& type : *side) type.dtype = DType::fp32;
+  }
+  while (small.bytes() > kSmallBytes || small.flops() > kSmallFlops) {
+    Extents extents = small.extents;
+    const auto longest = std::max_element(extents.begin(), extents.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (longest == extents.end() || longest->second < 2) break;
+    longest->second /= 2;
+    small = small.at(extents);
+  }
+  const auto base = static_cast<double>(small.scratch(deterministic));
+  if (base == 0) return 0;
+  double estimate = base;
+  for (const auto& [factor, extent] : small.extents) {
+    const std::int64_t wanted = large.extents.at(factor);
+    if (wanted == extent || extent < 2) continue;
+    Extents halved = small.extents;
+    halved[factor] = extent / 2;
+    const auto less = static_cast<double>(std::max<std::int64_t>(1, small.at(halved).scratch(deterministic)));
+    const double power =
+        std::clamp(std::log(base / less) / std::log(static_cast<double>(extent) / static_cast<double>(extent / 2)), 0.0, 1.0);
+    estimate *= std::pow(static_cast<double>(wanted) / static_cast<double>(extent), power);
+  }
+  return static_cast<std::int64_t>(share * estimate);
+}
+
+// What a collective's scratch depends on: the placements, not which tensor it is.
+std::string collective_signature(const Graph& graph, const Node& node) {
+  std::string text(node.op->name);
+  for (std::size_t i = 0; i < node.in.size(); ++i)
+    text += " " + print(graph.type(node.in[i]), graph.mesh) + " > " + print(graph.type(node.out[i]), graph.mesh);
+  return text;
+}
+
+}    // namespace
+
+ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) {
+  install_scratch_allocators();
+  const c10::InferenceMode no_tape;
+  const std::vector<Type> local = local_types(graph, options.rank);
+  NullTransport transport(static_cast<int>(options.rank), static_cast<int>(graph.mesh.num_ranks()), options.device == DeviceKind::cuda);
+  ScratchPlan plan;
+  plan.measured = options.device == DeviceKind::cpu;
+  std::map<std::string, std::int64_t> known;
+  std::map<std::string, std::pair<Kind, std::vector<std::int64_t*>>> kinds;    // and where their bytes belong
+  for (const Segment s : kSegments) {
+    std::vector<std::int64_t>& bytes = plan.bytes[static_cast<std::size_t>(s)];
+    bytes.resize(graph.nodes(s).size());
+    for (std::size_t n = 0; n < bytes.size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      if (is_move(*node.op) && !graph.mesh.atoms.empty()) {
+        const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
+        if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
+        bytes[n] = entry->second;
+      } else if (node.op->name != "pack") {
+        Types in;
+        for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
+        auto found = kinds.find(call_signature(node, in));
+        if (found == kinds.end())
+          found = kinds.emplace(call_signature(node, in), std::pair(kind_of(graph, node, local), std::vector<std::int64_t*>())).first;
+        found->second.second.push_back(&bytes[n]);
+      }
+    }
+  }
+  double all_bytes = 0, all_flops = 0, most = 0;
+  for (const auto& [text, kind] : kinds) {
+    all_bytes += kind.first.bytes(), all_flops += kind.first.flops();
+    most = std::max(most, kind.first.bytes());
+  }
+  const bool as_they_are = !options.extrapolate && all_bytes <= kAllBytes && all_flops <= kAllFlops && most <= kCallBytes;
+  plan.measured &= as_they_are;
+  for (const auto& [text, kind] : kinds) {
+    KnownScratch own;
+    const auto [entry, fresh] = (options.known ? *options.known : own).emplace(text, 0);
+    if (fresh) {
+      const bool as_it_is = as_they_are || (kind.first.bytes() <= kSmallBytes && kind.first.flops() <= kSmallFlops);
+      entry->second = as_it_is ? kind.first.scratch(options.deterministic) : extrapolated(kind.first, options.deterministic);
+    }
+    for (std::int64_t* at : kind.second) *at = entry->second;
+  }
+  return plan;
+}
+
+}    // namespace sheaf
