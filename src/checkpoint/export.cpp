@@ -27,8 +27,7 @@ ModelRecord model_of(const Checkpoint& checkpoint) {
     model.dtype = *dtype;
     model.config = found->at("config");
     if (!model.config.is_object()) user_error("{}: the config of its model is {}", where, json_type(model.config));
-    for (const Json& entry : found->at("shapes"))
-      model.shapes.emplace_back(entry.at(0).get<std::string>(), integers(entry.at(1), where));
+    for (const Json& entry : found->at("shapes")) model.shapes.emplace_back(entry.at(0).get<std::string>(), integers(entry.at(1), where));
   } catch (const Json::exception& error) {
     user_error("{}: its model is not described: {}", where, error.what());
   }

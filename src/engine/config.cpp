@@ -250,7 +250,8 @@ void resolve_zero(const Settings& settings, ZeroConfig& zero) {
   if (zero.gather_ranks <= 1) zero.gather_ranks = 0;
   const auto needs = [&](const char* path, std::int64_t size, std::int64_t stage) {
     if (size > 0 && zero.stage < stage)
-      user_error("{}: found {}, which needs zero_optimization.stage {}; it is {}", settings.at(path), size, stage == 3 ? "3" : "1, 2 or 3", zero.stage);
+      user_error("{}: found {}, which needs zero_optimization.stage {}; it is {}", settings.at(path), size, stage == 3 ? "3" : "1, 2 or 3",
+                 zero.stage);
   };
   needs("zero_optimization.mics_shard_size", zero.shard_ranks, 1);
   needs("zero_optimization.zero_hpz_partition_size", zero.gather_ranks, 3);

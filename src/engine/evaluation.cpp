@@ -59,7 +59,8 @@ Evaluation Evaluator::run(const std::function<void(const Batch&)>& each, const s
     executor_.run_step();
     executor_.read(scores, nll_.data(), static_cast<std::int64_t>(nll_.size() * sizeof(float)));
     const std::vector<std::int32_t> labels = buffers_.labels();
-    const std::size_t used = last_place == first_place ? 0 : nll_.size() / static_cast<std::size_t>(last_place - first_place) * static_cast<std::size_t>(held);
+    const std::size_t used =
+        last_place == first_place ? 0 : nll_.size() / static_cast<std::size_t>(last_place - first_place) * static_cast<std::size_t>(held);
     const std::span<const std::int32_t> targets(labels.data(), used);
     for (std::size_t i = 0; i < used && counts; ++i)
       if (targets[i] >= 0) sum += static_cast<double>(nll_[i]), ++result.tokens;

@@ -62,7 +62,8 @@ std::vector<std::byte> gather_on_first(const Executor& executor, Value v, Transp
     for (const int r : all) {
       if (!is_first_holder(graph, v, r)) continue;
       auto& piece = pieces[static_cast<std::size_t>(r)];
-      piece.resize(static_cast<std::size_t>(num_elements(local_shape(graph.type(v).shape, graph.type(v).placement, graph.mesh, r)) * element));
+      piece.resize(
+          static_cast<std::size_t>(num_elements(local_shape(graph.type(v).shape, graph.type(v).placement, graph.mesh, r)) * element));
       recv[static_cast<std::size_t>(r)] = {piece.data(), static_cast<std::int64_t>(piece.size())};
     }
   host.exchange(all, send, recv, "collecting @" + graph[v].name);

@@ -39,8 +39,10 @@ std::string plan_of_specs(const Json& specs, const std::string& model_type) {
     const auto bad = [&](const std::string& what) { user_error("{}[{}]: {}", kWhere, i, what); };
     if (!spec.is_object()) bad("wanted an object with patterns and partition_type, found " + spec.dump());
     for (const auto& [key, value] : spec.items()) {
-      const std::vector<std::string> known = {"patterns", "partition_type", "shape", "partition_dim", "gather_output", "grad_allreduce", "model_types"};
-      if (std::find(known.begin(), known.end(), key) == known.end()) bad(fmt::format("unknown key {}{}", quote(key), did_you_mean(key, known)));
+      const std::vector<std::string> known = {"patterns",      "partition_type", "shape",      "partition_dim",
+                                              "gather_output", "grad_allreduce", "model_types"};
+      if (std::find(known.begin(), known.end(), key) == known.end())
+        bad(fmt::format("unknown key {}{}", quote(key), did_you_mean(key, known)));
     }
     if (spec.contains("model_types") && spec["model_types"].is_array() && !spec["model_types"].empty() &&
         std::find(spec["model_types"].begin(), spec["model_types"].end(), model_type) == spec["model_types"].end())
@@ -80,8 +82,8 @@ void check_degrees(const RunConfig& run, const DenseConfig& model) {
   for (const auto& [key, size] : {std::pair("zero_optimization.mics_shard_size", run.zero.shard_ranks),
                                   std::pair("zero_optimization.zero_hpz_partition_size", run.zero.gather_ranks)})
     if (size > 0 && over % size != 0)
-      user_error("{}: found {}, which does not divide the {} ranks that hold the same parameters ({} / tp {}); take a divisor", key, size, over,
-                 p.ranks, p.tp);
+      user_error("{}: found {}, which does not divide the {} ranks that hold the same parameters ({} / tp {}); take a divisor", key, size,
+                 over, p.ranks, p.tp);
 }
 
 }    // namespace

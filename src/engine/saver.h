@@ -30,7 +30,7 @@ class Saver {
   std::string save(const Executor& executor, const Progress& progress);
   // Completes the write in hand once all ranks have written their parts. What went wrong with it.
   std::string poll();
-  std::string finish();    // waits for the write in hand and completes it
+  std::string finish();                  // waits for the write in hand and completes it
   std::int64_t last_complete() const;    // step of the newest checkpoint that this Saver completed; 0: none
 
  private:

@@ -14,8 +14,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "engine/corpus.h"
 #include "comm/host_ops.h"
+#include "engine/corpus.h"
 #include "engine/evaluation.h"
 #include "engine/placement.h"
 #include "engine/plan_report.h"
@@ -170,10 +170,9 @@ class Run {
         config_(in.config),
         rank_(rank),
         batches_(in.corpus->batches(config_.batch.global, config_.data.shuffle, static_cast<std::uint64_t>(config_.run.seed))),
-        executor_(in.step, {.device = in.device,
-                            .device_index = rank.device_index,
-                            .deterministic = in.deterministic(),
-                            .transport = rank.transport}) {
+        executor_(
+            in.step,
+            {.device = in.device, .device_index = rank.device_index, .deterministic = in.deterministic(), .transport = rank.transport}) {
     build();
     const Json same = identity(config_, *in.corpus);
     const std::string checkpoints = config_.run.output + "/checkpoints";
@@ -270,8 +269,7 @@ class Run {
         "for a step",
         in_.model.model_type, human_count(static_cast<double>(parameters)), name(in_.device), name(in_.compute()),
         in_.corpus->rows().count(), config_.data.seq_len, config_.batch.global, config_.batch.accumulation, config_.batch.micro,
-        human_bytes(static_cast<double>(executor_.planned_bytes())),
-        human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
+        human_bytes(static_cast<double>(executor_.planned_bytes())), human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
         human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
     if (rank_.count > 1)
       for (const std::string& line : plan_summary(graph, executor_.memory())) log_->say(line);

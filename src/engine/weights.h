@@ -10,7 +10,8 @@
 
 namespace sheaf {
 
-// What the rank holds of every weight, from the tensor of its name; derived states follow. UserError naming missing, extra and misshapen tensors.
+// What the rank holds of every weight, from the tensor of its name; derived states follow. UserError naming missing, extra and misshapen
+// tensors.
 void load_weights(Executor& executor, const HfFolder& folder, bool tied_head);
 
 // As the states' `init` says: a pure function of (seed, name, global index), the same on any mesh.

@@ -86,7 +86,8 @@ bool is_elementwise(const Rule& rule) {
       if (tensor && factors != *tensor) return false;
       tensor = &factors;
     }
-  return tensor && rule.owner.empty() && std::none_of(tensor->begin(), tensor->end(), [&](const std::string& f) { return rule.is_full(f); });
+  return tensor && rule.owner.empty() &&
+         std::none_of(tensor->begin(), tensor->end(), [&](const std::string& f) { return rule.is_full(f); });
 }
 
 }    // namespace sheaf

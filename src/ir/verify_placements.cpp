@@ -127,8 +127,8 @@ void verify_placements(const Graph& graph) {
   std::vector<bool> packed(graph.values.size());    // of one rank's storage, and what is computed from it: no global tensors
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
-      const bool of_packs =
-          node.op->name == "pack" || std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && packed[static_cast<std::size_t>(v.id)]; });
+      const bool of_packs = node.op->name == "pack" || std::any_of(node.in.begin(), node.in.end(),
+                                                                   [&](Value v) { return v && packed[static_cast<std::size_t>(v.id)]; });
       if (of_packs)
         for (const Value v : node.out)
           if (!graph.type(v).shape.empty()) packed[static_cast<std::size_t>(v.id)] = true;

@@ -172,7 +172,8 @@ Placement parse_placement(std::string_view text, const Mesh& mesh, std::size_t n
     rest = trimmed(rest.substr(end));
   }
   if (rest.empty()) return placement;
-  if (!rest.starts_with("partial(") || rest.back() != ')') user_error("placement {}: wanted +atoms, partial(atoms) after the dims", quote(text));
+  if (!rest.starts_with("partial(") || rest.back() != ')')
+    user_error("placement {}: wanted +atoms, partial(atoms) after the dims", quote(text));
   rest = rest.substr(8, rest.size() - 9);
   for (const Reduction r : {Reduction::max, Reduction::min})
     if (const auto word = kReductions[static_cast<int>(r)]; rest.starts_with(word))

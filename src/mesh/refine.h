@@ -28,7 +28,6 @@ struct Refinement {
   std::vector<Degree> expert;    // in the order that was taken
   bool reordered = false;
 };
-Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& expert,
-                  const std::vector<std::int64_t>& wishes = {});
+Refinement refine(const std::vector<Degree>& dense, const std::vector<Degree>& expert, const std::vector<std::int64_t>& wishes = {});
 
 }    // namespace sheaf

@@ -127,8 +127,7 @@ class Search {
           for (std::size_t n = 1; n <= p.dims[d].size(); ++n) leave(p, d, n, cost);
         grow(p, target_.dims[d], to_reduce, replicated, cost, [d](Placement& to) -> Atoms& { return to.dims[d]; });
       }
-    if (dims_done(p))
-      grow(p, target_.flat, to_reduce, replicated, cost, [](Placement& to) -> Atoms& { return to.flat; });
+    if (dims_done(p)) grow(p, target_.flat, to_reduce, replicated, cost, [](Placement& to) -> Atoms& { return to.flat; });
     const std::uint32_t missing = target_.partial & ~p.partial;
     if (missing != 0 && p.reduction == Reduction::sum) {
       Atoms over;

@@ -1,6 +1,6 @@
 #pragma once
-// What the six ops that reshards are lowered to have in common: any number of operands, each moved on its own. Operand i and output i denote
-// the same tensor; their placements say what the op does, so it has no attributes. On one rank all of them are the identity.
+// What the six ops that reshards are lowered to have in common: any number of operands, each moved on its own. Operand i and output i
+// denote the same tensor; their placements say what the op does, so it has no attributes. On one rank all of them are the identity.
 #include <ATen/core/Tensor.h>
 
 #include "ops/builder.h"

@@ -5,8 +5,10 @@ namespace sheaf {
 
 // Storage only: the planner gives the operands consecutive places, each rounded up to kPackGranule elements of zeros.
 OpDef pack() {
-  return {.doc = "the pieces of the operands that lie on a rank, one after the other, flattened, as one value; no copy: a demand on where they are stored. "
-                 "extent: of the result",
+  return {.doc =
+              "the pieces of the operands that lie on a rank, one after the other, flattened, as one value; no copy: a demand on where "
+              "they are stored. "
+              "extent: of the result",
           .rule_of =
               [](const Attrs&, const Types& in) {
                 std::string rule;

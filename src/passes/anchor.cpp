@@ -1,8 +1,8 @@
 // anchor: gives states, inputs and accumulators their placements on a mesh; what follows from them is propagate's.
 //
 // On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
-//           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number; a pattern
-//           that begins with re: is a regular expression for the whole name of a parameter. The first that matches holds.
+//           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number; a
+//           pattern that begins with re: is a regular expression for the whole name of a parameter. The first that matches holds.
 // On exit:  graph.mesh. Inputs are cut by rows over dp and by tokens over sp. Every state has its storage placement: what its use needs
 //           (`use`), and a flat suffix by the ZeRO stage:
 //

@@ -5,7 +5,8 @@
 //
 //   gathers of states in the body   in the order in which they are read; a bucket is asked for where the bucket before it is first read, so
 //                                   that it arrives while that one is computed with
-//   reductions of gradients         a bucket goes when its last member is there; what is done with the result (accumulate) is done where the
+//   reductions of gradients         a bucket goes when its last member is there; what is done with the result (accumulate) is done where
+//   the
 //                                   next bucket goes, or at the end of the segment. With one micro-batch those of the epilogue go in the
 //                                   backward, as soon as the gradient is there
 //   in the epilogue                 neighbours of one kind, as far as their operands are there, in front of the `set`s between them: these
@@ -26,9 +27,7 @@ namespace {
 
 constexpr std::int64_t kParts = 8;
 
-bool communicates(const Node& node) {
-  return is_move(*node.op) && node.op != &op(OpId::slice) && node.op != &op(OpId::to_partial);
-}
+bool communicates(const Node& node) { return is_move(*node.op) && node.op != &op(OpId::slice) && node.op != &op(OpId::to_partial); }
 
 class Buckets {
  public:
@@ -47,8 +46,7 @@ class Buckets {
   bool is_tensor(Value v) const { return !graph_.type(v).shape.empty(); }
   std::int64_t elements(const Node& node) const {    // of the whole tensors that a rank has before or behind
     std::int64_t n = 0;
-    for (std::size_t i = 0; i < node.in.size(); ++i)
-      n += std::max(graph_.local_elements(node.in[i]), graph_.local_elements(node.out[i]));
+    for (std::size_t i = 0; i < node.in.size(); ++i) n += std::max(graph_.local_elements(node.in[i]), graph_.local_elements(node.out[i]));
     return n;
   }
   std::int64_t limit(std::int64_t wanted, const std::vector<Node>& members) const {
@@ -59,8 +57,9 @@ class Buckets {
   static void join(Node& bucket, const Node& node) {
     bucket.in.insert(bucket.in.end(), node.in.begin(), node.in.end());
     bucket.out.insert(bucket.out.end(), node.out.begin(), node.out.end());
-    bucket.note = fmt::format("{} tensors; first: {}", bucket.in.size(),
-                              bucket.note.substr(bucket.note.find("; first: ") == std::string::npos ? 0 : bucket.note.find("; first: ") + 9));
+    bucket.note =
+        fmt::format("{} tensors; first: {}", bucket.in.size(),
+                    bucket.note.substr(bucket.note.find("; first: ") == std::string::npos ? 0 : bucket.note.find("; first: ") + 9));
   }
   // In order; a bucket is cut where the kind changes or it would be too large.
   std::vector<std::vector<Node>> cut(const std::vector<Node>& members, std::int64_t wanted) const {

@@ -5,10 +5,10 @@
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
-// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a pack
-// holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or reads, stays
-// on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on (parameters that ZeRO-3
-// keeps whole, beside those that it cuts): a group has the same members in every node.
+// A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
+// pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
+// reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
+// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -173,7 +173,8 @@ class Flatten {
     node.in = std::move(in);
     // What is done to the sum of a group is done once.
     if (is_move(*node.op) && node.in.size() == 1 && graph_.type(node.in[0]).shape.empty()) {
-      const auto [entry, fresh] = moves_.emplace(fmt::format("{} {} {}", node.op->name, node.in[0].id, print(graph_.type(node.out[0]).placement, graph_.mesh, 0)), node.out[0]);
+      const auto [entry, fresh] = moves_.emplace(
+          fmt::format("{} {} {}", node.op->name, node.in[0].id, print(graph_.type(node.out[0]).placement, graph_.mesh, 0)), node.out[0]);
       if (!fresh) {
         scalar_[node.out[0]] = entry->second;
         return;

@@ -16,9 +16,9 @@ struct Options {
   // anchor: "mesh ... axes ..." as graphs print it, and HuggingFace's tp_plan; empty: one rank
   std::string mesh, tp_plan;
   std::int64_t zero_stage = 0;
-  std::int64_t persist = 0;        // stage 3: parameters of at most so many elements stay whole where they are used
-  std::int64_t shard_ranks = 0;    // states are cut over groups of so many ranks (MiCS, HSDP); 0: over all that replicate them
-  std::int64_t gather_ranks = 0;   // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
+  std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole where they are used
+  std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks (MiCS, HSDP); 0: over all that replicate them
+  std::int64_t gather_ranks = 0;    // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
   // micro_batches
   std::int64_t num_micro_batches = 1;
   // bucket: elements of a collective at most; 0: every tensor on its own

@@ -158,9 +158,7 @@ class Planner {
         if (!node.in[o]) continue;
         const std::size_t out = id(node.out[o]), in = id(node.in[o]);
         if (root_[out] != out || buffers_[root(in)].persistent || is_pack_.contains(root(in)) || is_pack_.contains(out)) continue;
-        if (buffers_[in].bytes != buffers_[out].bytes ||
-            graph_.values[in].type.dtype != graph_.values[out].type.dtype)
-          continue;
+        if (buffers_[in].bytes != buffers_[out].bytes || graph_.values[in].type.dtype != graph_.values[out].type.dtype) continue;
         if (std::count(node.in.begin(), node.in.end(), node.in[o]) > 1) continue;
         // What an earlier segment defined, a second run of this body would read again.
         const Segment here = events_[static_cast<std::size_t>(t)].segment;
@@ -282,8 +280,8 @@ class Planner {
       for (NodeMemory& node : list) by_time.push_back(&node);
     for (std::size_t i = num_values; i < items.size(); ++i) *by_time[items[i].buffer] = {items[i].bytes, items[i].offset};
     for (std::size_t i = 0; i < items.size(); ++i)
-      plan.arena.push_back({i < num_values ? Value{static_cast<int>(items[i].buffer)} : Value{}, items[i].offset, items[i].bytes, items[i].begin,
-                            items[i].end});
+      plan.arena.push_back({i < num_values ? Value{static_cast<int>(items[i].buffer)} : Value{}, items[i].offset, items[i].bytes,
+                            items[i].begin, items[i].end});
   }
 
   const Graph& graph_;

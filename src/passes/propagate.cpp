@@ -294,9 +294,10 @@ class Propagation {
     Atoms over;
     for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
       if (gathered >> a & 1) over.push_back(static_cast<Atom>(a));
-    user_error("@{} ({} MiB) would be gathered whole {} in every step, for {}: the tensor-parallel plan cuts it where that op needs all of it; "
-               "give it another style",
-               graph_[v].name, graph_.type(v).bytes() >> 20, axes_of(graph_.mesh, over), why);
+    user_error(
+        "@{} ({} MiB) would be gathered whole {} in every step, for {}: the tensor-parallel plan cuts it where that op needs all of it; "
+        "give it another style",
+        graph_[v].name, graph_.type(v).bytes() >> 20, axes_of(graph_.mesh, over), why);
   }
 
   // The value where it is wanted: itself, what another reshard made of it, or a new one. A copy of `wanted`: it may be the graph's, whose

@@ -22,8 +22,8 @@ Graph residency(Graph graph, const Options&) {
   if (graph.mesh.atoms.empty()) return graph;
   std::vector<Node> body = std::move(graph.nodes(Segment::first)), out;
   const Value loss = graph.find("loss_sum");
-  const auto forward_end = std::find_if(body.begin(), body.end(),
-                                        [&](const Node& node) { return node.op->name == "accumulate" && node.in[0] == loss; });
+  const auto forward_end =
+      std::find_if(body.begin(), body.end(), [&](const Node& node) { return node.op->name == "accumulate" && node.in[0] == loss; });
   std::map<Value, Node> gathers;    // of states in the forward, by output
   std::map<Value, Value> again;     // their counterparts in the backward
   for (auto node = body.begin(); node != body.end(); ++node) {

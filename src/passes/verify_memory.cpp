@@ -85,7 +85,8 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
   for (std::size_t i = 0; i < graph.values.size(); ++i)
     if (const ValueInfo& info = graph.values[i];
         info.kind != ValueKind::result && info.kind != ValueKind::gone && plan.places[i].block != Block::shared)
-      named.push_back({{static_cast<int>(i)}, plan.places[i].offset, plan.places[i].offset + graph.local_bytes({static_cast<int>(i)}), 0, 0});
+      named.push_back(
+          {{static_cast<int>(i)}, plan.places[i].offset, plan.places[i].offset + graph.local_bytes({static_cast<int>(i)}), 0, 0});
   std::sort(named.begin(), named.end(), [](const Live& a, const Live& b) { return a.begin < b.begin; });
   for (std::size_t i = 0; i + 1 < named.size(); ++i)
     SHEAF_CHECK(named[i].end <= named[i + 1].begin, "@{} and @{} overlap", graph[named[i].v].name, graph[named[i + 1].v].name);

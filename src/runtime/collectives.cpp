@@ -69,10 +69,10 @@ struct Piece {
 
 // Pieces of one tensor that go between the ranks of a group.
 struct Traffic {
-  Ranges source, target;             // what this rank holds before and behind
-  std::vector<Piece> send, recv;     // by member
-  bool sums = false;                 // the received pieces are terms of what this rank holds behind
-  std::int64_t terms = -1;           // where they are staged, one after the other
+  Ranges source, target;            // what this rank holds before and behind
+  std::vector<Piece> send, recv;    // by member
+  bool sums = false;                // the received pieces are terms of what this rank holds behind
+  std::int64_t terms = -1;          // where they are staged, one after the other
 };
 
 void sum_terms(const at::Tensor& terms, at::Tensor out, Reduction reduction) {
@@ -217,7 +217,8 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
     if (transport.reduces() && o.steps.size() == 1) {
       const auto equal_runs = [&](const std::vector<Piece>& pieces, const Ranges& held) {
         for (std::size_t j = 0; j < pieces.size(); ++j)
-          if (!is_run(held, pieces[j].part) || count(pieces[j].part) * static_cast<std::int64_t>(j) != offset_in(held, pieces[j].part)) return false;
+          if (!is_run(held, pieces[j].part) || count(pieces[j].part) * static_cast<std::int64_t>(j) != offset_in(held, pieces[j].part))
+            return false;
         return count(pieces[0].part) * static_cast<std::int64_t>(pieces.size()) == count(held);
       };
       if (m.op == "reduce_scatter" && equal_runs(o.steps[0].send, t.source)) o.native = Impl::Operand::Native::reduce_scatter;

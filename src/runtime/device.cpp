@@ -35,9 +35,10 @@ std::unique_ptr<RankTransports> make_local_transports(DeviceKind, int count, dou
 
 std::unique_ptr<Transport> make_process_transport(const Launch& launch, DeviceKind, double timeout_s) {
   if (launch.by == Launch::By::torchrun)
-    user_error("torchrun started {} processes, and on the CPU ranks meet over MPI: start them with mpirun or srun, or one process with "
-               "--nproc {}",
-               launch.size, launch.size);
+    user_error(
+        "torchrun started {} processes, and on the CPU ranks meet over MPI: start them with mpirun or srun, or one process with "
+        "--nproc {}",
+        launch.size, launch.size);
   return make_mpi_transport(timeout_s);
 }
 

@@ -8,8 +8,8 @@
 
 namespace sheaf {
 
-// First thing on a rank's thread: ranks share the cores, so `ranks_here` of them take an equal share of the threads inside ops, at least one.
-// On GPUs, `device_index` becomes the thread's current device.
+// First thing on a rank's thread: ranks share the cores, so `ranks_here` of them take an equal share of the threads inside ops, at least
+// one. On GPUs, `device_index` becomes the thread's current device.
 void enter_rank_thread(DeviceKind device, int ranks_here, int device_index);
 
 // Ranks of a machine go round its GPUs; several may share one.
@@ -23,8 +23,8 @@ class RankTransports {
 };
 std::unique_ptr<RankTransports> make_local_transports(DeviceKind device, int count, double timeout_s);
 
-// This process's transport among those that the launcher started: nccl on GPUs (set up over mpi, or over torchrun's store), else mpi. Throws
-// UserError where what is needed is not installed.
+// This process's transport among those that the launcher started: nccl on GPUs (set up over mpi, or over torchrun's store), else mpi.
+// Throws UserError where what is needed is not installed.
 std::unique_ptr<Transport> make_process_transport(const Launch& launch, DeviceKind device, double timeout_s);
 
 }    // namespace sheaf

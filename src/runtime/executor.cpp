@@ -16,9 +16,9 @@
 #include "base/text.h"
 #include "runtime/aten.h"
 #include "runtime/collectives.h"
-#include "runtime/side_stream.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"
+#include "runtime/side_stream.h"
 
 namespace sheaf {
 namespace {
@@ -75,10 +75,10 @@ struct Executor::Impl {
   at::Tensor persistent, arena;    // bytes
   at::Tensor shared;               // the persistent block of the executor beside
   bool owns_arena = true;
-  std::vector<Type> local;          // by Value::id: what this rank holds
+  std::vector<Type> local;    // by Value::id: what this rank holds
   std::deque<Collective> collectives;
   std::unique_ptr<SideStream> side;    // where collectives run beside the rest; none on the CPU
-  std::vector<at::Tensor> views;    // by Value::id
+  std::vector<at::Tensor> views;       // by Value::id
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
   at::Tensor micro_batches;    // host: the argument micro_batch of each, never changed while a copy may be under way
@@ -158,8 +158,7 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
         const Types in = local_types(node.in);
         call.row = kernel_of_call(node, in, options.device, options.deterministic);
         const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
-        if (fresh)
-          entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
+        if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
         bytes = entry->second;
         call.owner_begin = owner_begin(node);
       }
@@ -233,7 +232,8 @@ void Executor::Impl::bind() {
     }
     const std::vector<int> waited = waited_at(graph.nodes(s));
     for (std::size_t n = 0; n < list.size(); ++n)
-      if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size()) list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
+      if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size())
+        list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
   }
   const auto add_slot = [&](const std::string& name, auto& table, Value v) {
     table[name] = slot_dtype.size();

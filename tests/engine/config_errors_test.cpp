@@ -121,7 +121,9 @@ TEST(ConfigErrors, degrees_that_do_not_fit_the_ranks) {
       {"sp", {"sequence_parallel_size=2"}, {"tp 1 · sp 2 does not divide the 1 rank;"}},
       {"product", {"run.nproc=4", "sequence_parallel_size=3"}, {"does not divide the 4 ranks"}},
       {"dp", {"run.nproc=4", "data_parallel_size=3"}, {"data_parallel_size", "found 3", "= 4"}},
-      {"two sizes", {"run.nproc=4", "tensor_parallel={\"autotp_size\": 2, \"partition_config\": {\"tp_size\": 4}}"}, {"partition_config.tp_size", "found 4", "is 2"}},
+      {"two sizes",
+       {"run.nproc=4", "tensor_parallel={\"autotp_size\": 2, \"partition_config\": {\"tp_size\": 4}}"},
+       {"partition_config.tp_size", "found 4", "is 2"}},
       {"mics", {"run.nproc=4", "zero_optimization.mics_shard_size=2"}, {"mics_shard_size", "stage 1, 2 or 3", "it is 0"}},
       {"hpz", {"run.nproc=4", "zero_optimization={\"stage\": 2, \"zero_hpz_partition_size\": 2}"}, {"zero_hpz_partition_size", "stage 3"}},
   };

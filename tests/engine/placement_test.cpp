@@ -11,9 +11,9 @@ using namespace sheaf;
 namespace {
 
 Json model_json(std::int64_t heads, std::int64_t kv_heads, bool tied = false) {
-  return {{"model_type", "qwen3"},      {"vocab_size", 64},          {"hidden_size", 16},           {"intermediate_size", 24},
-          {"num_hidden_layers", 1},     {"num_attention_heads", heads}, {"num_key_value_heads", kv_heads}, {"head_dim", 4},
-          {"tie_word_embeddings", tied}};
+  return {{"model_type", "qwen3"},           {"vocab_size", 64},       {"hidden_size", 16},
+          {"intermediate_size", 24},         {"num_hidden_layers", 1}, {"num_attention_heads", heads},
+          {"num_key_value_heads", kv_heads}, {"head_dim", 4},          {"tie_word_embeddings", tied}};
 }
 
 Options options_of(const std::string& keys, std::int64_t ranks, const Json& model = model_json(8, 4)) {
@@ -59,7 +59,8 @@ TEST(Placement, shorter_suffixes_are_cut_points) {
   const Options mics = options_of(R"("zero_optimization": {"stage": 3, "mics_shard_size": 4})", 8);
   EXPECT_EQ(mics.mesh, "mesh a1=2 a0=4    axes dp=a1.a0 sp=. tp=.");
   EXPECT_EQ(mics.shard_ranks, 4);
-  const Options hpz = options_of(R"("zero_optimization": {"stage": 3, "zero_hpz_partition_size": 2}, "tensor_parallel": {"autotp_size": 2})", 8);
+  const Options hpz =
+      options_of(R"("zero_optimization": {"stage": 3, "zero_hpz_partition_size": 2}, "tensor_parallel": {"autotp_size": 2})", 8);
   EXPECT_EQ(hpz.mesh, "mesh a2=2 a1=2 a0=2    axes dp=a2.a1 sp=. tp=a0");
   EXPECT_EQ(hpz.gather_ranks, 2);
 }
@@ -72,7 +73,8 @@ TEST(Placement, the_plan_is_partition_config_then_config_json_then_the_family) {
   EXPECT_EQ(options_of(tp + "}", 2, model_json(8, 4, true)).tp_plan.find("lm_head"), std::string::npos) << "a tied model has none";
   Json own = model_json(8, 4);
   own["base_model_tp_plan"] = {{"layers.*.mlp.up_proj", "colwise"}};
-  EXPECT_EQ(options_of(tp + "}", 2, own).tp_plan, "layers.*.mlp.up_proj colwise; embed_tokens embedding_rowwise; lm_head colwise_gather_output");
+  EXPECT_EQ(options_of(tp + "}", 2, own).tp_plan,
+            "layers.*.mlp.up_proj colwise; embed_tokens embedding_rowwise; lm_head colwise_gather_output");
   const std::string specs =
       R"(, "partition_config": {"layer_specs": [{"patterns": [".*\\.o_proj\\.weight$"], "partition_type": "row", "gather_output": true},
                                                 {"patterns": [".*q_norm.*"], "partition_type": "skip"},

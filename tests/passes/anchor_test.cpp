@@ -30,11 +30,34 @@ TEST(Anchor, a_plan_that_does_not_fit_is_a_user_error) {
 
 // The glossary of transformers' styles, old and new.
 TEST(Anchor, every_style_is_known) {
-  for (const char* style :
-       {"colwise", "colwise_gather_output", "rowwise", "rowwise_split_input", "packed_colwise", "packed_rowwise", "embedding_rowwise",
-        "embedding_colwise", "sequence_parallel", "replicated_with_grad_allreduce", "mla_kv_a_proj", "grouped_gemm", "ep_router",
-        "moe_tp_experts", "moe_identity_expert", "colwise_rep", "rowwise_rep", "local_colwise", "local_rowwise", "local_packed_rowwise",
-        "local", "gather", "replicate", "megamoe_router", "megamoe_experts", "all_reduce", "moe_experts_packed_colwise",
-        "moe_experts_colwise", "moe_experts_rowwise"})
+  for (const char* style : {"colwise",
+                            "colwise_gather_output",
+                            "rowwise",
+                            "rowwise_split_input",
+                            "packed_colwise",
+                            "packed_rowwise",
+                            "embedding_rowwise",
+                            "embedding_colwise",
+                            "sequence_parallel",
+                            "replicated_with_grad_allreduce",
+                            "mla_kv_a_proj",
+                            "grouped_gemm",
+                            "ep_router",
+                            "moe_tp_experts",
+                            "moe_identity_expert",
+                            "colwise_rep",
+                            "rowwise_rep",
+                            "local_colwise",
+                            "local_rowwise",
+                            "local_packed_rowwise",
+                            "local",
+                            "gather",
+                            "replicate",
+                            "megamoe_router",
+                            "megamoe_experts",
+                            "all_reduce",
+                            "moe_experts_packed_colwise",
+                            "moe_experts_colwise",
+                            "moe_experts_rowwise"})
     anchored(std::string("layers.*.mlp.up_proj ") + style);
 }

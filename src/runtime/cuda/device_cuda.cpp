@@ -19,11 +19,11 @@ void take_device(DeviceKind device, int device_index);
 namespace {
 
 // Several ranks on one GPU: its memory is everyone's.
-const DeviceCopy kCudaCopy = {
-    [](void* dst, const void* src, std::int64_t bytes) {
-      C10_CUDA_CHECK(cudaMemcpyAsync(dst, src, static_cast<std::size_t>(bytes), cudaMemcpyDefault, c10::cuda::getCurrentCUDAStream().stream()));
-    },
-    [] { C10_CUDA_CHECK(cudaStreamSynchronize(c10::cuda::getCurrentCUDAStream().stream())); }};
+const DeviceCopy kCudaCopy = {[](void* dst, const void* src, std::int64_t bytes) {
+                                C10_CUDA_CHECK(cudaMemcpyAsync(dst, src, static_cast<std::size_t>(bytes), cudaMemcpyDefault,
+                                                               c10::cuda::getCurrentCUDAStream().stream()));
+                              },
+                              [] { C10_CUDA_CHECK(cudaStreamSynchronize(c10::cuda::getCurrentCUDAStream().stream())); }};
 
 class LocalRanks final : public RankTransports {
  public:
@@ -104,9 +104,10 @@ std::unique_ptr<RankTransports> make_local_transports(DeviceKind device, int cou
 
 std::unique_ptr<Transport> make_process_transport(const Launch& launch, DeviceKind device, double timeout_s) {
   if (device == DeviceKind::cpu && launch.by == Launch::By::torchrun)
-    user_error("torchrun started {} processes, and on the CPU ranks meet over MPI: start them with mpirun or srun, or one process with "
-               "--nproc {}",
-               launch.size, launch.size);
+    user_error(
+        "torchrun started {} processes, and on the CPU ranks meet over MPI: start them with mpirun or srun, or one process with "
+        "--nproc {}",
+        launch.size, launch.size);
   auto host = launch.by == Launch::By::torchrun ? make_store_transport(launch, timeout_s) : make_mpi_transport(timeout_s);
   if (device == DeviceKind::cpu) return host;
   return std::make_unique<ProcessNccl>(std::move(host), device_of_rank(device, std::max(0, launch.local_rank)), timeout_s);
