@@ -55,7 +55,7 @@ RunPlan plan_run(const RunConfig& config) {
   plan.communication = communication(graph);
 
   // Buffers are sized at the largest piece, on every rank alike; only what kernels and collectives take can differ, where pieces do.
-  enter_rank_thread(plan.device, static_cast<int>(config.parallel.ranks));
+  enter_rank_thread(DeviceKind::cpu, static_cast<int>(config.parallel.ranks), 0);    // no device need be there
   const bool deterministic = config.run.deterministic.value_or(plan.device == DeviceKind::cpu);
   const std::int64_t count = config.parallel.ranks;
   std::set<std::int64_t> ranks = {0, count / 2, count - 1};
