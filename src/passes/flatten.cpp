@@ -48,37 +48,19 @@ class Flatten {
   explicit Flatten(Graph& graph) : graph_(graph) {}
 
   void run() {
-    std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
+    const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     find_apart(nodes);
-    while (!nodes.empty()) {
-      std::vector<Node> run = {nodes[0]}, before, after;    // what stands among those of the run goes before it, or behind if it needs them
-      std::size_t end = 1;
-      if (joins(nodes[0])) {
-        std::vector<Node> passed, behind;
-        for (std::size_t i = 1; i < nodes.size(); ++i) {
-          const Node& node = nodes[i];
-          if (joins(node) && (node.op != nodes[0].op || !is_independent(node, behind))) break;
-          if (joins(node)) {
-            run.push_back(node);
-            before.insert(before.end(), passed.begin(), passed.end());
-            passed.clear();
-            after = behind;
-            end = i + 1;
-          } else if (is_independent(node, run) && is_independent(node, behind)) {
-            passed.push_back(node);
-          } else if (is_move(*node.op)) {    // a bucket of weights that are set: the others are set before it goes
-            behind.push_back(node);
-          } else {
-            break;
-          }
-        }
-      }
-      for (const Node& node : before) run_of({node});
-      run_of(run);
-      after.insert(after.end(), nodes.begin() + static_cast<std::ptrdiff_t>(end), nodes.end());
-      nodes = std::move(after);
+    for (std::size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
+      std::set<Value> made(nodes[begin].out.begin(), nodes[begin].out.end());
+      const auto reads_one = [&](const Node& node) {
+        return std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return made.contains(v); });
+      };
+      for (end = begin + 1; end < nodes.size() && can_join(nodes[begin]) && nodes[end].op == nodes[begin].op && !reads_one(nodes[end]);
+           ++end)
+        made.insert(nodes[end].out.begin(), nodes[end].out.end());
+      run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
   }
@@ -87,17 +69,6 @@ class Flatten {
   bool joins(const Node& node) const {
     const bool scalar = std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
     return can_join(node) && !scalar && !stays_alone(node);
-  }
-
-  // May `node` run before those of `run` that stand before it?
-  bool is_independent(const Node& node, const std::vector<Node>& run) const {
-    const auto has = [](const Values& values, Value v) { return std::find(values.begin(), values.end(), v) != values.end(); };
-    return std::none_of(run.begin(), run.end(), [&](const Node& other) {
-      const bool sets = other.op == &op(OpId::set);
-      for (const Value v : node.in)
-        if (has(other.out, v) || (sets && v == other.in[0])) return true;
-      return node.op == &op(OpId::set) && has(other.in, node.in[0]);
-    });
   }
 
   // Values that elementwise nodes tie to one another: the gradient, weight and moments of one state, and what is made of them.
@@ -133,7 +104,7 @@ class Flatten {
   void run_of(const std::vector<Node>& nodes) {
     std::vector<std::pair<std::string, std::vector<Node>>> groups;
     for (const Node& node : nodes) {
-      std::string key;
+      std::string key = fmt::format("alone {}", groups.size());
       if (joins(node)) {
         key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
         for (std::size_t i = 0; i < node.in.size(); ++i)
