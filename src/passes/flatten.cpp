@@ -5,6 +5,8 @@
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
+// On entry: nodes that are to be joined stand side by side, as optimize writes them and bucket keeps them.
+//
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
 // reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
