@@ -9,8 +9,8 @@
 //   the
 //                                   next bucket goes, or at the end of the segment. With one micro-batch those of the epilogue go in the
 //                                   backward, as soon as the gradient is there
-//   in the epilogue                 neighbours of one kind, as far as their operands are there, in front of the `set`s between them: these
-//                                   stand in one run then, which is what flatten joins
+//   in the epilogue                 neighbours of one kind, as far as their operands are there, in front of the `set`s of derived states
+//                                   between them: these stand in one run then, which is what flatten joins
 //
 // A bucket holds at most options.gather_bucket, reduce_bucket or update_bucket elements, and no more than an eighth of all elements of its
 // kind in the segment, or one tensor, if that is more: gathered copies and gradients that wait stay a small part of the whole.
@@ -224,12 +224,9 @@ class Buckets {
       if (node.op == &op(OpId::set)) set_at[node.in[0]] = out.size();
       out.push_back(std::move(node));
     }
-    // Past the `set`s of what it does not read.
+    const auto sets_copy = [&](const Node& node) { return node.op == &op(OpId::set) && graph_[node.in[0]].name.ends_with(".c"); };
     for (std::size_t n = 1; n < out.size(); ++n)
-      for (std::size_t at = n; at > 0 && communicates(out[at]) && out[at - 1].op == &op(OpId::set) &&
-                               std::find(out[at].in.begin(), out[at].in.end(), out[at - 1].in[0]) == out[at].in.end();
-           --at)
-        std::swap(out[at], out[at - 1]);
+      for (std::size_t at = n; at > 0 && communicates(out[at]) && sets_copy(out[at - 1]); --at) std::swap(out[at], out[at - 1]);
     nodes = std::move(out);
   }
 

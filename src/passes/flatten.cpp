@@ -5,11 +5,12 @@
 //   %2 = sumsq @b.grad                     becomes      %2 = sumsq %1
 //   %3 = add_n %1, %2                                   %3 = add_n %2
 //
+// On entry: nodes that are to be joined stand side by side, as optimize writes them and bucket keeps them.
+//
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
 // reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
-// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node. Where a later run still
-// wants a part of a pack, its members are told apart from the start, and all is done anew.
+// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -44,40 +45,24 @@ bool can_join(const Node& node) {
   return false;
 }
 
-// Members of packs that have to be in different ones: by number.
-using Labels = std::map<Value, int>;
-struct Split {};    // thrown when labels were added
-
 class Flatten {
  public:
-  Flatten(Graph& graph, Labels& labels) : graph_(graph), labels_(labels) {}
+  explicit Flatten(Graph& graph) : graph_(graph) {}
 
   void run() {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     find_apart(nodes);
-    for (std::size_t begin = 0; begin < nodes.size();) {
-      // What stands among the nodes of the run goes before it, or behind it where it needs one of them.
-      std::vector<Node> run = {nodes[begin]}, before, behind, passed_before, passed_behind;
-      std::size_t end = begin + 1;
-      for (std::size_t i = end; i < nodes.size() && joins(nodes[begin]); ++i) {
-        const bool needs = must_follow(nodes[i], behind) || must_follow(nodes[i], passed_behind);
-        if (joins(nodes[i])) {
-          if (nodes[i].op != nodes[begin].op || needs || must_follow(nodes[i], run)) break;
-          run.push_back(nodes[i]);
-          before.insert(before.end(), passed_before.begin(), passed_before.end());
-          behind.insert(behind.end(), passed_behind.begin(), passed_behind.end());
-          passed_before.clear(), passed_behind.clear();
-          end = i + 1;
-        } else {
-          (needs || must_follow(nodes[i], run) ? passed_behind : passed_before).push_back(nodes[i]);
-        }
-      }
-      for (const Node& node : before) run_of({node});
-      run_of(run);
-      for (const Node& node : behind) run_of({node});
-      begin = end;
+    for (std::size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
+      std::set<Value> made(nodes[begin].out.begin(), nodes[begin].out.end());
+      const auto reads_one = [&](const Node& node) {
+        return std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return made.contains(v); });
+      };
+      for (end = begin + 1; end < nodes.size() && can_join(nodes[begin]) && nodes[end].op == nodes[begin].op && !reads_one(nodes[end]);
+           ++end)
+        made.insert(nodes[end].out.begin(), nodes[end].out.end());
+      run_of({nodes.begin() + static_cast<std::ptrdiff_t>(begin), nodes.begin() + static_cast<std::ptrdiff_t>(end)});
     }
     graph_.nodes(Segment::epilogue) = std::move(out_);
   }
@@ -86,17 +71,6 @@ class Flatten {
   bool joins(const Node& node) const {
     const bool scalar = std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
     return can_join(node) && !scalar && !stays_alone(node);
-  }
-
-  // Does `node` need to stand behind one of these, which stand before it?
-  static bool must_follow(const Node& node, const std::vector<Node>& earlier) {
-    const auto has = [](const Values& values, Value v) { return std::find(values.begin(), values.end(), v) != values.end(); };
-    return std::any_of(earlier.begin(), earlier.end(), [&](const Node& other) {
-      const bool sets = other.op == &op(OpId::set);
-      for (const Value v : node.in)
-        if (v && (has(other.out, v) || (sets && v == other.in[0]))) return true;
-      return node.op == &op(OpId::set) && has(other.in, node.in[0]);
-    });
   }
 
   // Values that elementwise nodes tie to one another: the gradient, weight and moments of one state, and what is made of them.
@@ -132,12 +106,11 @@ class Flatten {
   void run_of(const std::vector<Node>& nodes) {
     std::vector<std::pair<std::string, std::vector<Node>>> groups;
     for (const Node& node : nodes) {
-      std::string key;
+      std::string key = fmt::format("alone {}", groups.size());
       if (joins(node)) {
         key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
         for (std::size_t i = 0; i < node.in.size(); ++i)
-          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}.{}", pack_id(node.in[i]), label(node.in[i]));
-        for (const Value v : node.out) key += fmt::format(" out {}", label(v));
+          if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
       const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
       found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
@@ -153,10 +126,6 @@ class Flatten {
           if (joins(members[0])) pack_id_.emplace(v, v.id);
       keep(members[0]);
     }
-  }
-  int label(Value v) const {
-    const auto found = labels_.find(v);
-    return found == labels_.end() ? 0 : found->second;
   }
   bool stays_alone(const Node& node) const {
     if (node.op->name == "set") return moved_to_.contains(node.in[1]);
@@ -195,12 +164,6 @@ class Flatten {
   // The pack of these values; made on first use.
   Value pack_of(const Values& members) {
     if (const auto found = packs_.find(members); found != packs_.end()) return found->second;
-    if (std::any_of(members.begin(), members.end(), [&](Value v) { return pack_id_.contains(v); })) {
-      int fresh = 1;
-      for (const auto& [v, other] : labels_) fresh = std::max(fresh, other + 1);
-      for (const Value v : members) labels_[v] = fresh;
-      throw Split{};
-    }
     std::int64_t extent = 0;
     for (const Value v : members) extent += packed_extent(graph_.local_elements(v));
     out_.push_back(graph_.make_node(op(OpId::pack), members, {{"extent", Int(extent)}}));
@@ -237,7 +200,6 @@ class Flatten {
   }
 
   Graph& graph_;
-  Labels& labels_;
   std::vector<Node> out_;
   std::map<Values, Value> packs_;
   std::map<Value, int> pack_id_;    // member -> its pack
@@ -251,15 +213,8 @@ class Flatten {
 }    // namespace
 
 Graph flatten(Graph graph, const Options&) {
-  Labels labels;
-  for (;;) {
-    Graph flat = graph;
-    try {
-      Flatten(flat, labels).run();
-      return flat;
-    } catch (const Split&) {    // a part of a pack got a number of its own: packs only become smaller, so it ends
-    }
-  }
+  Flatten(graph).run();
+  return graph;
 }
 
 }    // namespace sheaf

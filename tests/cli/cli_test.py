@@ -323,7 +323,8 @@ class Commands(Case):
     OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume",
                          "--profile", "--dump-ir"],
                "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": [],
-               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--device", "--all"], "doctor": [], "checkpoint": ["show", "verify", "export"],
+               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--all", "--device"],
+               "doctor": [], "checkpoint": ["show", "verify", "export"],
                "tokenize": ["--model", "--data", "--output", "--tokenizer", "--field", "--threads", "--force"],
                "eval": ["--model", "--data", "--seq-len", "--device", "--logprobs", "--json", "--dtype", "--packing", "--rows", "--tokenizer",
                         "--field"]}

@@ -46,6 +46,7 @@ Graph step_of(const MeshCase& c, const std::string& mesh) {
       "embed_tokens embedding_rowwise; lm_head colwise";
   options.zero_stage = c.stage;
   options.persist = 12;
+  options.gather_bucket = options.reduce_bucket = options.update_bucket = 1000;
   options.weight_decay = 0.01;
   options.num_micro_batches = c.micro_batches;
   return RunPasses{}(build_model(config, {.rows = kRows, .seq_len = kTokens, .documents = c.documents}, c.bf16 ? DType::bf16 : DType::fp32),

@@ -119,6 +119,8 @@ RandomStep random_step(std::uint64_t seed, std::int64_t max_ranks) {
   o.persist = dice.one_of<std::int64_t>({0, 0, 12, 60, 100000});
   o.shard_ranks = random_group(dice, o.mesh);
   o.gather_ranks = random_group(dice, o.mesh);
+  for (std::int64_t* bucket : {&o.gather_bucket, &o.reduce_bucket, &o.update_bucket})
+    *bucket = dice.one_of<std::int64_t>({0, 100, 1000000});
   o.clip = dice.chance(70) ? 1.0 : 0.0;
   return step;
 }

@@ -2,6 +2,7 @@
 // A placed step in lock-step beside the same step on one rank, value by value: integer mode, so all of them are equal to the bit.
 #include <optional>
 #include <random>
+#include <tuple>
 
 #include "support/lock_step.h"
 
@@ -79,28 +80,45 @@ class StepPair {
     }
   }
 
-  bool is_copy(const Node& node) const { return node.op->name == "set" && !one_.find(placed_[node.in[0]].name); }
+  // Of a value of the placed graph: that of the other one which it stands for. Moves change nothing.
+  Value counterpart(Value v) const {
+    if (!v) return v;
+    if (const auto found = counterparts_.find(v); found != counterparts_.end()) return found->second;
+    const ValueInfo& info = placed_[v];
+    if (info.kind == ValueKind::result) return {};
+    const Value same = one_.find(info.name);
+    return same || !info.attrs.has("of") ? same : one_.find(info.attrs.text("of"));
+  }
+  using Key = std::tuple<const OpDef*, std::string, Values>;    // what makes two nodes the same
+  static Key key(const Node& node, Values in) { return {node.op, print(node.attrs), std::move(in)}; }
+
+  // The placed graph has the nodes of the other one, in an order of its own, and moves, and copies of weights.
   std::string run(Segment segment) {
-    auto there = placed_.nodes(segment).begin();
-    const auto end = placed_.nodes(segment).end();
-    const auto run_moves = [&] {
-      for (; there != end && (is_move(*there->op) || is_copy(*there)); ++there) {
-        ranks_.run(*there);
-        moves_ += is_move(*there->op);
-      }
-    };
+    std::map<Key, std::vector<const Node*>> left;    // nodes of the one rank that no node of the placed graph has met yet
+    for (const Node& node : one_.nodes(segment)) left[key(node, node.in)].push_back(&node);
     expected_.run(segment);
-    for (const Node& node : one_.nodes(segment)) {
-      run_moves();
-      if (there == end || there->op != node.op) return fmt::format("{}: the placed graph has other nodes", name(segment));
-      ranks_.run(*there);
-      for (std::size_t o = 0; o < node.out.size(); ++o)
-        if (const std::string found = difference(there->out[o], node.out[o]); !found.empty())
-          return fmt::format("{}: {} {}", name(segment), node.op->name, found);
-      ++there;
+    for (const Node& node : placed_.nodes(segment)) {
+      ranks_.run(node);
+      if (is_move(*node.op)) {
+        ++moves_;
+        for (std::size_t i = 0; i < node.in.size(); ++i) counterparts_[node.out[i]] = counterpart(node.in[i]);
+        continue;
+      }
+      if (node.op->name == "set" && !one_.find(placed_[node.in[0]].name)) continue;    // a copy
+      Values in;
+      for (const Value v : node.in) in.push_back(counterpart(v));
+      const auto found = left.find(key(node, in));
+      if (found == left.end()) return fmt::format("{}: {} ({}) is no node of the one rank", name(segment), node.op->name, node.note);
+      const Node& same = *found->second.front();
+      found->second.erase(found->second.begin());
+      if (found->second.empty()) left.erase(found);
+      for (std::size_t o = 0; o < node.out.size(); ++o) {
+        counterparts_[node.out[o]] = same.out[o];
+        if (const std::string text = difference(node.out[o], same.out[o]); !text.empty())
+          return fmt::format("{}: {} {}", name(segment), node.op->name, text);
+      }
     }
-    run_moves();
-    if (there != end) return fmt::format("{}: the placed graph has more nodes", name(segment));
+    if (!left.empty()) return fmt::format("{}: the placed graph lacks {}", name(segment), std::get<0>(left.begin()->first)->name);
     for (const ValueKind kind : {ValueKind::state, ValueKind::carried})
       for (const Value v : placed_.all(kind)) {
         const std::string& name = placed_[v].name;
@@ -123,6 +141,7 @@ class StepPair {
   std::mt19937_64 rng_;
   Interpreter expected_;
   LockStep ranks_;
+  std::map<Value, Value> counterparts_;
   std::size_t moves_ = 0, values_ = 0;
 };
 
