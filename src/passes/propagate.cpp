@@ -6,8 +6,9 @@
 //           (L2). A reshard's note says what it is for.
 //
 // One sweep in program order; a placement is written once. For a node:
-//   1  Its operands offer their shards to its factors: sharded states first, then the operand of most bytes, then the first. An atom goes
-//      to one factor, a factor takes one operand's atoms.
+//   1  Its operands offer their shards to its factors: what lies already as the gradient of a state is to lie, then sharded states, then
+//   the
+//      operand of most bytes, then the first. An atom goes to one factor, a factor takes one operand's atoms.
 //   2  An atom on a dim that must be whole is displaced: it lands on the next factor of that operand that it divides, dims behind it first.
 //      So tokens over sp become heads at attention. At the outputs it returns home.
 //   3  A partial passes where the rule says so (linear, add); otherwise it is reduced, onto whatever shard the op wants.
@@ -78,6 +79,7 @@ class Propagation {
       out_->clear();
       known_ = of_prologue;    // what the prologue made may be read everywhere
       if (segment == Segment::epilogue && !nodes.empty()) read_gradients();
+      prefer_accumulators(nodes);
       for (Node& node : nodes) place(std::move(node));
       if (segment == Segment::prologue) of_prologue = known_;
     }
@@ -89,6 +91,18 @@ class Propagation {
   Value current(Value v) const {
     const auto found = moved_.find(v);
     return found == moved_.end() ? v : found->second;
+  }
+
+  // A gradient prefers the placement of what it is added to; so do the terms of a sum, and what is cast.
+  void prefer_accumulators(const std::vector<Node>& nodes) {
+    for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
+      if (node->op == &op(OpId::accumulate)) {
+        if (state_of(graph_[node->in[0]].name)) preferred_[node->in[1]] = node->in[0];
+      } else if (node->op == &op(OpId::add) || node->op == &op(OpId::cast)) {
+        if (const auto found = preferred_.find(node->out[0]); found != preferred_.end())
+          for (const Value v : node->in) preferred_.emplace(v, found->second);
+      }
+    }
   }
 
   void read_gradients() {
@@ -189,6 +203,7 @@ class Propagation {
       Atom atom;
     };
     std::vector<Displaced> displaced;
+    take_preferred(node, rule, operands, a);
     for (const std::size_t p : order)
       for (std::size_t d = 0; d < rule.in[p].size(); ++d) {
         const std::string& factor = rule.in[p][d];
@@ -215,6 +230,22 @@ class Propagation {
           a.landed.push_back({atom, rule.in[p][dim], there.to, placement(operands[p]).dims[dim]});
     decide_partials(node, rule, operands, a);
     return a;
+  }
+
+  void take_preferred(const Node& node, const Rule& rule, const Values& operands, Assignment& a) const {
+    for (std::size_t o = 0; o < node.out.size(); ++o) {
+      const auto found = preferred_.find(node.out[o]);
+      if (found == preferred_.end() || graph_.type(found->second).shape.size() != rule.out[o].size()) continue;
+      const Placement& wanted = placement(found->second);
+      for (std::size_t d = 0; d < rule.out[o].size(); ++d) {
+        const std::string& factor = rule.out[o][d];
+        if (wanted.dim(d).empty() || rule.is_full(factor) || a.of.contains(factor) || (a.used & mask(wanted.dim(d)))) continue;
+        for (std::size_t p = 0; p < operands.size(); ++p)
+          for (std::size_t i = 0; i < rule.in[p].size(); ++i)
+            if (rule.in[p][i] == factor && placement(operands[p]).dim(i) == wanted.dim(d)) a.of[factor] = wanted.dim(d);
+        if (a.of.contains(factor)) a.used |= mask(wanted.dim(d));
+      }
+    }
   }
 
   // The factor that a displaced atom cuts instead: behind its dim first, then before it; where the extent divides, else where
@@ -323,6 +354,7 @@ class Propagation {
 
   Graph& graph_;
   std::vector<Node>* out_ = nullptr;
+  std::map<Value, Value> preferred_;                       // a gradient -> the accumulator that it goes to
   std::map<Value, Value> moved_, source_;                  // reshards: of a value to where readers find it; output -> operand
   std::map<Value, std::map<std::string, Value>> known_;    // of this segment, by placement
 };
