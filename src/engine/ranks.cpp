@@ -8,8 +8,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/host_ops.h"
-#include "comm/local.h"
-#include "comm/mpi.h"
 #include "runtime/device.h"
 
 namespace sheaf {
