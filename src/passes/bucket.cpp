@@ -21,13 +21,12 @@
 #include "base/text.h"
 #include "ops/op_table.h"
 #include "passes/pass.h"
+#include "passes/plan_memory.h"
 
 namespace sheaf {
 namespace {
 
 constexpr std::int64_t kParts = 8;
-
-bool communicates(const Node& node) { return is_move(*node.op) && node.op != &op(OpId::slice) && node.op != &op(OpId::to_partial); }
 
 class Buckets {
  public:

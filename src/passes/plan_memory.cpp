@@ -298,6 +298,8 @@ class Planner {
 
 }    // namespace
 
+bool communicates(const Node& node) { return is_move(*node.op) && node.op->name != "slice" && node.op->name != "to_partial"; }
+
 std::vector<int> waited_at(const std::vector<Node>& nodes) {
   std::vector<int> at(nodes.size(), -1);
   std::map<Value, std::size_t> under_way;    // results of collectives nobody has waited for
@@ -307,7 +309,7 @@ std::vector<int> waited_at(const std::vector<Node>& nodes) {
       if (found == under_way.end()) continue;
       at[found->second] = std::min(at[found->second], static_cast<int>(n));
     }
-    if (!is_move(*nodes[n].op) || nodes[n].op->name == "slice" || nodes[n].op->name == "to_partial") continue;
+    if (!communicates(nodes[n])) continue;
     at[n] = static_cast<int>(nodes.size());
     for (const Value v : nodes[n].out) under_way[v] = n;
   }

@@ -45,6 +45,9 @@ using SharedStorage = std::map<Value, std::int64_t>;
 MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
                        const SharedStorage& shared = {});
 
+// Sends something: a move, but for the local ones.
+bool communicates(const Node& node);
+
 // A collective may run beside the nodes behind it: the first of its segment that reads its result waits for it, or the segment's end does.
 // Until then its operands and its scratch stay. For each node of a segment: the position of the node before which it is waited for (the
 // segment's size: at its end); -1: it is no collective.

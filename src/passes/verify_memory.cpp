@@ -41,7 +41,7 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
     }
   // A collective reads its operands until it is waited for.
   for (std::size_t t = 0; t < at.size(); ++t) {
-    if (!is_move(*at[t]->op) || at[t]->op->name == "slice" || at[t]->op->name == "to_partial") continue;
+    if (!communicates(*at[t])) continue;
     std::size_t wait = t + 1;
     const auto reads = [&](const Node& node) {
       return std::any_of(at[t]->out.begin(), at[t]->out.end(),
