@@ -68,22 +68,19 @@ class Flatten {
   }
 
  private:
-  bool joins(const Node& node) const {
-    const bool scalar = std::all_of(node.in.begin(), node.in.end(), [&](Value v) { return graph_.type(v).shape.empty(); });
-    return can_join(node) && !scalar && !stays_alone(node);
+  bool is_tensor_op(const Node& node) const {
+    return can_join(node) && std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
   }
+  bool joins(const Node& node) const { return is_tensor_op(node) && !stays_alone(node); }
 
   // Values that elementwise nodes tie to one another: the gradient, weight and moments of one state, and what is made of them.
   Value tied(Value v) {
     const auto found = tied_.find(v);
     return found == tied_.end() || found->second == v ? v : found->second = tied(found->second);
   }
-  static bool is_tensor_op(const Graph& graph, const Node& node) {
-    return can_join(node) && std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph.type(v).shape.empty(); });
-  }
   void find_apart(const std::vector<Node>& nodes) {
     for (const Node& node : nodes) {
-      if (!is_tensor_op(graph_, node)) continue;
+      if (!is_tensor_op(node)) continue;
       Value first;
       for (const Values* values : {&node.in, &node.out})
         for (const Value v : *values) {
@@ -95,7 +92,7 @@ class Flatten {
         }
     }
     for (const Node& node : nodes)
-      if (is_tensor_op(graph_, node) && stays_alone(node)) apart_.insert(tied(a_tensor_of(node)));
+      if (is_tensor_op(node) && stays_alone(node)) apart_.insert(tied(a_tensor_of(node)));
   }
   Value a_tensor_of(const Node& node) const {
     return *std::find_if(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });

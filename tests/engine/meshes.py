@@ -18,6 +18,12 @@ TIMES = {"step_ms", "tokens_per_s", "peak_bytes"}
 ONE_RANK = {}
 
 
+def arguments():
+    """Of the command line: SHEAF [folder of the oracle] [--whole]."""
+    given = [a for a in sys.argv[1:] if a != "--whole"]
+    return pathlib.Path(given[0]).absolute(), pathlib.Path(given[1] if len(given) > 1 else ".cache/oracle").absolute(), "--whole" in sys.argv
+
+
 def mesh(dp=1, sp=1, tp=1, zero=0, **more):
     return {"run.nproc": dp * sp * tp, "sequence_parallel_size": sp, "tensor_parallel.autotp_size": tp, "zero_optimization.stage": zero,
             "zero_optimization.stage3_param_persistence_threshold": 0} | {f"zero_optimization.{key}": value for key, value in more.items()}

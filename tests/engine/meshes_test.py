@@ -15,12 +15,9 @@ from safetensors.torch import load_file
 
 sys.dont_write_bytecode = True    # no __pycache__ among the sources
 sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
-from meshes import CLIP, MESHES, ONE_RANK, STEP_TOLERANCE, THREE_HEADS, WEIGHT_TOLERANCE, Runs, distance, mesh, metrics, model_bytes, numbers, step_distance
+from meshes import CLIP, MESHES, ONE_RANK, STEP_TOLERANCE, THREE_HEADS, WEIGHT_TOLERANCE, Runs, distance, mesh, metrics, arguments, model_bytes, numbers, step_distance
 
-WHOLE = "--whole" in sys.argv
-ARGUMENTS = [a for a in sys.argv[1:] if a != "--whole"]
-SHEAF = pathlib.Path(ARGUMENTS[0]).absolute()
-ORACLE = pathlib.Path(ARGUMENTS[1] if len(ARGUMENTS) > 1 else ".cache/oracle").absolute()
+SHEAF, ORACLE, WHOLE = arguments()
 STEPS = 20
 # Biases, tied heads, windows, an odd vocabulary with a padding token, norms of q and k.
 MODELS = ("llama", "mistral_window", "qwen2", "qwen3", "llama_padding_tied", "qwen2_sliding_tied", "qwen3_bias_layer_types", "mistral_no_window")

@@ -13,12 +13,9 @@ import tempfile
 
 sys.dont_write_bytecode = True    # no __pycache__ among the sources
 sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
-from meshes import MESHES, ONE_RANK, STEP_TOLERANCE, WEIGHT_TOLERANCE, Runs, distance, metrics, model_bytes, numbers, step_distance
+from meshes import MESHES, ONE_RANK, STEP_TOLERANCE, WEIGHT_TOLERANCE, Runs, distance, metrics, arguments, model_bytes, numbers, step_distance
 
-WHOLE = "--whole" in sys.argv
-ARGUMENTS = [a for a in sys.argv[1:] if a != "--whole"]
-SHEAF = pathlib.Path(ARGUMENTS[0]).absolute()
-ORACLE = pathlib.Path(ARGUMENTS[1] if len(ARGUMENTS) > 1 else ".cache/oracle").absolute()
+SHEAF, ORACLE, WHOLE = arguments()
 SAVED, STEPS = 4, 8
 MODELS = ("qwen2", "qwen3", "llama_padding_tied", "mistral_window")    # biases, norms of q and k, tied heads of an odd vocabulary
 MESHES = {"one rank": ONE_RANK} | MESHES

@@ -1,3 +1,5 @@
+#include "runtime/cuda/device_cuda.h"
+
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
@@ -5,17 +7,9 @@
 #include <map>
 #include <mutex>
 
-#include "base/error.h"
 #include "comm/cuda/nccl.h"
-#include "comm/local.h"
-#include "comm/mpi.h"
-#include "comm/store.h"
-#include "runtime/device.h"
 
 namespace sheaf {
-
-void take_device(DeviceKind device, int device_index);
-
 namespace {
 
 // Several ranks on one GPU: its memory is everyone's.
@@ -24,15 +18,6 @@ const DeviceCopy kCudaCopy = {[](void* dst, const void* src, std::int64_t bytes)
                                                                c10::cuda::getCurrentCUDAStream().stream()));
                               },
                               [] { C10_CUDA_CHECK(cudaStreamSynchronize(c10::cuda::getCurrentCUDAStream().stream())); }};
-
-class LocalRanks final : public RankTransports {
- public:
-  LocalRanks(int count, double timeout_s, const DeviceCopy& copy) : world_(count, timeout_s, copy) {}
-  Transport& at(int rank) override { return world_.at(rank); }
-
- private:
-  LocalWorld world_;
-};
 
 // A GPU for each rank; the host side goes between the threads. An end is made by the thread that uses it first, which is its rank's.
 class NcclRanks final : public RankTransports {
@@ -88,29 +73,17 @@ class ProcessNccl final : public Transport {
 
 }    // namespace
 
-void take_device(DeviceKind device, int device_index) {
-  if (device == DeviceKind::cuda) c10::cuda::set_device(static_cast<c10::DeviceIndex>(device_index));
+int num_gpus() { return c10::cuda::device_count(); }
+
+void take_gpu(int index) { c10::cuda::set_device(static_cast<c10::DeviceIndex>(index)); }
+
+std::unique_ptr<RankTransports> make_gpu_transports(int count, double timeout_s) {
+  if (count <= num_gpus()) return std::make_unique<NcclRanks>(count, timeout_s);
+  return make_thread_transports(count, timeout_s, kCudaCopy);
 }
 
-int device_of_rank(DeviceKind device, int local_rank) {
-  return device == DeviceKind::cuda ? local_rank % std::max<int>(1, c10::cuda::device_count()) : 0;
-}
-
-std::unique_ptr<RankTransports> make_local_transports(DeviceKind device, int count, double timeout_s) {
-  if (device == DeviceKind::cpu) return std::make_unique<LocalRanks>(count, timeout_s, kHostCopy);
-  if (count <= c10::cuda::device_count()) return std::make_unique<NcclRanks>(count, timeout_s);
-  return std::make_unique<LocalRanks>(count, timeout_s, kCudaCopy);
-}
-
-std::unique_ptr<Transport> make_process_transport(const Launch& launch, DeviceKind device, double timeout_s) {
-  if (device == DeviceKind::cpu && launch.by == Launch::By::torchrun)
-    user_error(
-        "torchrun started {} processes, and on the CPU ranks meet over MPI: start them with mpirun or srun, or one process with "
-        "--nproc {}",
-        launch.size, launch.size);
-  auto host = launch.by == Launch::By::torchrun ? make_store_transport(launch, timeout_s) : make_mpi_transport(timeout_s);
-  if (device == DeviceKind::cpu) return host;
-  return std::make_unique<ProcessNccl>(std::move(host), device_of_rank(device, std::max(0, launch.local_rank)), timeout_s);
+std::unique_ptr<Transport> make_process_nccl(std::unique_ptr<Transport> host, int device_index, double timeout_s) {
+  return std::make_unique<ProcessNccl>(std::move(host), device_index, timeout_s);
 }
 
 }    // namespace sheaf
