@@ -29,6 +29,17 @@ static Extents extents_for(const Rule& rule, const OpDef& op, const Attrs& attrs
   return result;
 }
 
+// An output keeps the routing of an operand whose three leading factors lead it too.
+static std::int64_t routed_as(const Rule& rule, const Rule::Factors& out, const Types& in) {
+  std::size_t p = 0;
+  for (const Type* type : in) {
+    if (!type) continue;
+    const Rule::Factors& factors = rule.in[p++];
+    if (type->routed && out.size() >= 3 && std::equal(factors.begin(), factors.begin() + 3, out.begin())) return type->routed;
+  }
+  return 0;
+}
+
 constexpr std::string_view kKinds[] = {"true or false", "an integer", "a number", "a text"};    // as Attr
 
 std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in) {
@@ -47,7 +58,7 @@ std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in) {
   std::vector<Type> out;
   for (std::size_t i = 0; i < rule.out.size(); ++i) {
     const DType dtype = op.dtype ? op.dtype(attrs, in, i) : in.empty() || !in[0] ? DType::fp32 : in[0]->dtype;
-    out.push_back({dtype, shape_of(rule.out[i], all), {}});
+    out.push_back({dtype, shape_of(rule.out[i], all), {}, op.routed ? op.routed(attrs, in) : routed_as(rule, rule.out[i], in)});
   }
   return out;
 }
@@ -55,7 +66,30 @@ std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in) {
 double flops(const OpDef& op, const Attrs& attrs, const Types& in) {
   if (op.flops) return op.flops(attrs, in);
   const Rule rule = rule_for(op, attrs, in);
-  return product_flops(rule, extents_for(rule, op, attrs, in));
+  Extents all = extents_for(rule, op, attrs, in);
+  std::size_t p = 0;
+  for (const Type* type : in) {    // of the experts, every token meets those that were chosen for it
+    if (!type) continue;
+    const Rule::Factors& factors = rule.in[p++];
+    if (type->routed)
+      for (auto& [factor, extent] : all.of)
+        if (factor == factors[0]) extent = std::min(extent, type->routed);
+  }
+  return product_flops(rule, all);
+}
+
+std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types& in, const Types& out, const Mesh& mesh, std::int64_t rank) {
+  if (rule.owner.empty()) return {0, 0};
+  for (const auto& [types, factors] : {std::pair(&in, &rule.in), std::pair(&out, &rule.out)}) {
+    std::size_t p = 0;
+    for (const Type* type : *types) {
+      if (!type) continue;
+      const Rule::Factors& of = (*factors)[p++];
+      for (std::size_t d = 0; d < of.size(); ++d)
+        if (rule.owner.contains(of[d])) return local_box(type->shape, type->placement, mesh, rank)[d];
+    }
+  }
+  return {0, 0};
 }
 
 double bytes(const std::vector<Type>& out, const Types& in) {
@@ -67,7 +101,8 @@ double bytes(const std::vector<Type>& out, const Types& in) {
 }
 
 bool is_move(const OpDef& op) {
-  constexpr std::string_view kMoves[] = {"reshard", "all_gather", "all_reduce", "all_to_all", "reduce_scatter", "slice", "to_partial"};
+  constexpr std::string_view kMoves[] = {"reshard",       "all_gather",     "all_reduce", "all_to_all",
+                                         "exchange_rows", "reduce_scatter", "slice",      "to_partial"};
   return std::find(std::begin(kMoves), std::end(kMoves), op.name) != std::end(kMoves);
 }
 

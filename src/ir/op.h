@@ -25,19 +25,24 @@ struct Args {
   std::span<at::Tensor> out;
   const Attrs& attrs;
   std::int64_t owner_begin = 0;    // first index of this rank's piece of the `owner` factor
+  std::int64_t owner_end = 0;      // one behind its last
 };
 
 // Where test inputs of an operand are drawn from.
 struct Domain {
-  enum class Kind { real, positive, fraction, index, label, count, flag, ends } kind = Kind::real;
+  // routed: real, where the call's routing chose; slot, expert: that routing (ops/route.cpp); choice: distinct indices along the last dim.
+  enum class Kind { real, positive, fraction, index, label, count, flag, ends, routed, slot, expert, choice } kind = Kind::real;
   std::string
-      factor;    // index, label: below the extent of this factor, a label may also be -100 (ignored); ends: rows that do not fall, up to it
+      factor;    // index, label, choice: below the extent of this factor, a label may also be -100 (ignored); ends: rows that do not fall, up to it
 };
 inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""},
     Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
 inline Domain Index(std::string factor) { return {Domain::Kind::index, std::move(factor)}; }
 inline Domain Label(std::string factor) { return {Domain::Kind::label, std::move(factor)}; }
 inline Domain Ends(std::string factor) { return {Domain::Kind::ends, std::move(factor)}; }
+inline Domain Choice(std::string factor) { return {Domain::Kind::choice, std::move(factor)}; }
+// The case sizes e, b, s and k: how many e for every (b, s).
+inline const Domain Routed{Domain::Kind::routed, ""}, Slot{Domain::Kind::slot, ""}, Expert{Domain::Kind::expert, ""};
 
 // One set of shapes and attributes to test with. Small, uneven extents find most.
 struct Case {
@@ -71,7 +76,11 @@ struct OpDef {
   Values (*grad)(const Grad&) = nullptr;                                                       // one per operand; absent: no gradient
   std::size_t grad_outputs = SIZE_MAX;                                                         // outputs from this one on have no gradient
   std::string_view no_gradient;                                                                // why a differentiable operand has none
+  std::int64_t (*routed)(const Attrs&, const Types&) = nullptr;    // of the outputs; default: as an operand whose (e, b, s) lead an output
   void (*kernel)(const Args&) = nullptr;                                                       // portable, by ATen; nullptr: storage only
+  // Of an op on routed tensors: the same on whole ones [e, b, s, ..], of which what was not chosen is not read and is written as 0. Integer
+  // mode and the tests of rules run it: it is what the op means, and the kernel is compared with it.
+  void (*meaning)(const Args&) = nullptr;
   bool exact = false;          // the kernel is exact on int64: integer mode uses it
   bool in_place = false;       // out[i] may share storage with in[i] of equal type
   bool atomic_adds = false;    // on accelerators the kernel adds in no fixed order: its last bits vary, so `deterministic` refuses it there
@@ -90,6 +99,10 @@ Rule rule_for(const OpDef& op, const Attrs& attrs, const Types& in);
 std::vector<Type> infer(const OpDef& op, const Attrs& attrs, const Types& in);
 double flops(const OpDef& op, const Attrs& attrs, const Types& in);
 double bytes(const std::vector<Type>& out, const Types& in);
+
+// What a rank holds of the factor that an op owns by index, [begin, end): read off the placement of the operand or output that has it.
+// Nothing: [0, 0).
+std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types& in, const Types& out, const Mesh& mesh, std::int64_t rank);
 
 // Takes tensors from one placement to another: reshard, and the ops that it is lowered to.
 bool is_move(const OpDef& op);

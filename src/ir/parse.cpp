@@ -121,7 +121,7 @@ class Parser {
       if (types.size() != out.size()) user_error("{} has {} results, {} types are given", op.name, out.size(), types.size());
       const Type given = parse_type(types[i], graph_.mesh);
       Type& inferred = graph_[out[i]].type;
-      if (given.dtype != inferred.dtype || given.shape != inferred.shape)
+      if (given.dtype != inferred.dtype || given.shape != inferred.shape || given.routed != inferred.routed)
         user_error("{} is given as {}, but {} yields {}", trimmed(names[i]), print(given, graph_.mesh), op.name,
                    print(inferred, graph_.mesh));
       inferred.placement = given.placement;
@@ -152,7 +152,12 @@ Type parse_type(std::string_view text, const Mesh& mesh) {
   const auto dtype = dtype_from_name(text.substr(0, open));
   if (!dtype) user_error("type {}: no dtype {}", quote(text), quote(text.substr(0, open)));
   Type type{*dtype, {}, {}};
-  for (const std::string& extent : split(trimmed(text.substr(open + 1, close - open - 1)), ',')) type.shape.push_back(integer(extent));
+  for (const std::string& extent : split(trimmed(text.substr(open + 1, close - open - 1)), ',')) {
+    std::string_view all = extent;
+    if (const std::string_view rest = cut_at(all, " of "); rest.data() != nullptr && type.shape.empty()) type.routed = integer(all), all = rest;
+    type.shape.push_back(integer(all));
+  }
+  if (type.routed && type.shape.size() < 3) user_error("type {}: a routed tensor has dims e, b, s and more", quote(text));
   type.placement = parse_placement(text.substr(close + 1), mesh, type.shape.size());
   return type;
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <unordered_map>
 
 #include "base/text.h"
@@ -8,8 +9,16 @@ namespace sheaf {
 std::string print(const Type& type, const Mesh& mesh) {
   std::vector<std::string> extents;
   for (const std::int64_t n : type.shape) extents.push_back(std::to_string(n));
+  if (type.routed) extents[0] = fmt::format("{} of {}", type.routed, extents[0]);
   const std::string placement = print(type.placement, mesh, type.shape.size());
   return fmt::format("{}[{}]{}{}", name(type.dtype), join(extents, ", "), placement.empty() ? "" : " ", placement);
+}
+
+Shape Type::stored() const {
+  if (routed == 0) return shape;
+  Shape rows = {1, 1, shape[1] * shape[2] * std::min(routed, shape[0])};
+  rows.insert(rows.end(), shape.begin() + 3, shape.end());
+  return rows;
 }
 
 static std::unordered_map<int, std::string> numbered(const Graph& graph) {

@@ -171,6 +171,23 @@ CutChange cut_change(const Placement& from, const Placement& to) {
   return c;
 }
 
+// Rows between their tokens and their experts: atoms of token dims against those of e, all else as it was. They are sent one by one, so the
+// atoms need not be minor.
+bool exchanges(const Placement& from, const Placement& to) {
+  const bool to_experts = from.dim(0).empty();
+  const Placement &tokens = to_experts ? from : to, &experts = to_experts ? to : from;
+  const std::uint32_t moved = mask(experts.dim(0));
+  const auto kept = [&](std::vector<Atom> atoms) {
+    std::erase_if(atoms, [&](Atom atom) { return moved >> atom & 1; });
+    return atoms;
+  };
+  bool legal = moved != 0 && tokens.dim(0).empty() && from.partial == to.partial && from.flat.empty() && to.flat.empty() &&
+               (moved & ~(mask(tokens.dim(1)) | mask(tokens.dim(2)))) == 0;
+  for (std::size_t d = 1; d < std::max(from.dims.size(), to.dims.size()); ++d)
+    legal &= (d < 3 ? kept(tokens.dim(d)) : tokens.dim(d)) == experts.dim(d);
+  return legal;
+}
+
 }    // namespace
 
 // L3.
@@ -188,6 +205,7 @@ void verify_moves(const Graph& graph) {
         const bool does = name == "all_gather"       ? cut(1, 0) && reduced == 0 && made == 0
                           : name == "slice"          ? cut(0, 1) && reduced == 0 && made == 0
                           : name == "all_to_all"     ? cut(1, 1) && c.left == c.entered && reduced == 0 && made == 0
+                          : name == "exchange_rows"  ? exchanges(from, to)
                           : name == "all_reduce"     ? cut(0, 0) && reduced != 0 && made == 0
                           : name == "reduce_scatter" ? cut(0, 1) && reduced == mask(c.entered) && made == 0
                                                      : cut(0, 0) && reduced == 0 && made != 0;

@@ -31,6 +31,9 @@ using MatrixProduct = void (*)(at::Tensor& out, const at::Tensor& a, const at::T
 void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
                        MatrixProduct product);
 
+// out := the contraction of x and y, sums over x_only and y_only included: what einsum's own kernel does.
+void contract(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out);
+
 // x with its dims in the order of `out`, size 1 where x lacks a factor.
 at::Tensor aligned(const at::Tensor& x, const Rule::Factors& from, const Rule::Factors& out);
 

@@ -23,18 +23,6 @@ using Dims = std::vector<std::int64_t>;
 bool has(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
 std::string text(const Factors& factors) { return factors.empty() ? "()" : join(factors, " "); }
 
-void multiply(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out_given) {
-  at::Tensor out = out_given;
-  if (!c.k.empty())
-    multiply_matrices(c, x, y, out, x.scalar_type(), [](at::Tensor& o, const at::Tensor& a, const at::Tensor& b) {
-      a.dim() == 3 ? at::bmm_out(o, a, b) : at::mm_out(o, a, b);
-    });
-  else if (out.scalar_type() == x.scalar_type())
-    at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
-  else
-    out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
-}
-
 void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given) {
   at::Tensor out = out_given;
   Factors kept;
@@ -59,8 +47,7 @@ void einsum_kernel(const Args& a) {
     if (rule.in.empty()) rule = Rule::parse(a.attrs.text("rule"));
     return sum_only(rule, a.in[0], a.out[0]);
   }
-  const Contraction& c = contraction(a.attrs);
-  multiply(c, c.x_only.empty() ? a.in[0] : at::sum(a.in[0], c.x_only), c.y_only.empty() ? a.in[1] : at::sum(a.in[1], c.y_only), a.out[0]);
+  contract(contraction(a.attrs), a.in[0], a.in[1], a.out[0]);
 }
 
 // d operand = einsum(dy, other operand); factors that only this operand has were summed: broadcast over them.
@@ -101,6 +88,19 @@ Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> di
 }
 
 }    // namespace
+
+void contract(const Contraction& c, const at::Tensor& x_given, const at::Tensor& y_given, const at::Tensor& out_given) {
+  const at::Tensor x = c.x_only.empty() ? x_given : at::sum(x_given, c.x_only), y = c.y_only.empty() ? y_given : at::sum(y_given, c.y_only);
+  at::Tensor out = out_given;
+  if (!c.k.empty())
+    multiply_matrices(c, x, y, out, x.scalar_type(), [](at::Tensor& o, const at::Tensor& a, const at::Tensor& b) {
+      a.dim() == 3 ? at::bmm_out(o, a, b) : at::mm_out(o, a, b);
+    });
+  else if (out.scalar_type() == x.scalar_type())
+    at::mul_out(out, aligned(x, c.x, c.out), aligned(y, c.y, c.out));
+  else
+    out.copy_(at::mul(aligned(x, c.x, c.out), aligned(y, c.y, c.out)));
+}
 
 OpDef einsum() {
   return {.doc = "sum of products over the factors that the output lacks; dtype: of the result, `same` as x",

@@ -12,7 +12,8 @@
 //             2       use                    use + suffix     use + suffix
 //             3       use + suffix           use + suffix     use + suffix        small parameters: @w.c stays at use
 //
-//           The suffix is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks) nest in it
+//           States of experts (attribute dims, with letters e and m) lie by e over ep and by m over etp; their suffix is the atoms of edp.
+//           The suffix of others is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks) nest in it
 //           by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites it.
 //
 // A weight of a HuggingFace file is [out, in]; our states split either into dims (q: [hk, r, d, H]). colwise cuts the dims of `out`,
@@ -133,16 +134,24 @@ class Anchors {
   }
 
  private:
-  // b: rows, s: tokens of a row.
+  // b: rows, s: tokens of a row, e: experts, m: the inner dim of an expert.
   Placement by_letters(const std::string& letters) const {
+    static const std::map<std::string, std::string> kAxes = {{"b", "dp"}, {"s", "sp"}, {"e", "ep"}, {"m", "etp"}};
     Placement p;
-    for (const std::string& dim : split(letters, ' ')) p.dims.push_back(graph_.mesh.axis(dim == "b" ? "dp" : dim == "s" ? "sp" : ""));
+    for (const std::string& dim : split(letters, ' ')) {
+      const auto axis = kAxes.find(dim);
+      p.dims.push_back(graph_.mesh.axis(axis == kAxes.end() ? "" : axis->second));
+    }
     return p;
   }
 
   void place_state(Value w) {
     const ValueInfo& info = graph_[w];
-    const Placement use = info.attrs.has("dims") ? by_letters(info.attrs.text("dims")) : state_placement(info);
+    const Placement of_plan = state_placement(info);    // which notes what the plan matches
+    const bool experts = info.attrs.has("dims") && graph_.mesh.size(graph_.mesh.axis("edp")) * graph_.mesh.size(graph_.mesh.axis("ep")) *
+                                                           graph_.mesh.size(graph_.mesh.axis("etp")) > 1 && info.attrs.has("trainable");
+    const Placement use = info.attrs.has("dims") ? by_letters(info.attrs.text("dims")) : of_plan;
+    const auto suffix = [&](std::int64_t ranks) { return experts ? expert_suffix(ranks) : this->suffix(ranks); };
     graph_[w].type.placement = use;
     if (!info.attrs.has("trainable")) return;
     const bool trained = info.attrs.flag("trainable");
@@ -162,6 +171,15 @@ class Anchors {
     Value copy = graph_.find(name + ".c");
     if (!copy && !same(master, parameter)) copy = make_copy(w);
     if (copy) graph_[copy].type.placement = parameter;
+  }
+  // Of experts: the ranks that hold the same ones. Those of tp are the fastest.
+  std::vector<Atom> expert_suffix(std::int64_t ranks) const {
+    std::vector<Atom> atoms = graph_.mesh.axis("tp");
+    std::reverse(atoms.begin(), atoms.end());
+    for (const Atom atom : suffix(ranks)) atoms.push_back(atom);
+    const std::uint32_t edp = mask(graph_.mesh.axis("edp"));
+    std::erase_if(atoms, [&](Atom atom) { return (edp >> atom & 1) == 0; });
+    return atoms;
   }
   // The atoms of a suffix over `ranks` ranks; 0: all.
   std::vector<Atom> suffix(std::int64_t ranks) const {

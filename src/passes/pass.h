@@ -19,6 +19,8 @@ struct Options {
   std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole where they are used
   std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks (MiCS, HSDP); 0: over all that replicate them
   std::int64_t gather_ranks = 0;    // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
+  // propagate: how tokens meet experts that are cut over ranks: exact, dedup, gather (docs/experts.md)
+  std::string expert_plan = "exact";
   // micro_batches
   std::int64_t num_micro_batches = 1;
   // bucket: elements of a collective at most; 0: every tensor on its own

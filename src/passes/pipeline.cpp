@@ -91,6 +91,7 @@ static void visit(V&& v, auto& options) {
   v("persist", options.persist);
   v("shard_ranks", options.shard_ranks);
   v("gather_ranks", options.gather_ranks);
+  v("expert_plan", options.expert_plan);
   v("num_micro_batches", options.num_micro_batches);
   v("gather_bucket", options.gather_bucket);
   v("reduce_bucket", options.reduce_bucket);

@@ -37,7 +37,7 @@ class Planner {
     for (const Segment s : kSegments)
       for (const Node& node : graph.nodes(s)) events_.push_back({&node, s});
     for (std::size_t i = 0; i < graph.values.size(); ++i) {
-      buffers_[i].bytes = graph.local_bytes({static_cast<int>(i)});
+      buffers_[i].bytes = is_dynamic(i) ? 0 : graph.local_bytes({static_cast<int>(i)});
       buffers_[i].persistent = graph.values[i].kind != ValueKind::result;
     }
     defined_.assign(graph.values.size(), -1);
@@ -77,6 +77,8 @@ class Planner {
 
  private:
   static std::size_t id(Value v) { return static_cast<std::size_t>(v.id); }
+  // Has no place in the plan: runtime/dynamic_rows.h.
+  bool is_dynamic(std::size_t v) const { return graph_.has_dynamic_rows({static_cast<int>(v)}); }
   std::size_t root(std::size_t v) const { return root_[v] == v ? v : root(root_[v]); }
   std::int64_t shift(std::size_t v) const { return root_[v] == v ? 0 : shift_[v] + shift(root_[v]); }
 
@@ -157,6 +159,7 @@ class Planner {
       for (std::size_t o = 0; o < node.out.size() && o < node.in.size(); ++o) {
         if (!node.in[o]) continue;
         const std::size_t out = id(node.out[o]), in = id(node.in[o]);
+        if (is_dynamic(out) || is_dynamic(in)) continue;
         if (root_[out] != out || buffers_[root(in)].persistent || is_pack_.contains(root(in)) || is_pack_.contains(out)) continue;
         if (buffers_[in].bytes != buffers_[out].bytes || graph_.values[in].type.dtype != graph_.values[out].type.dtype) continue;
         if (std::count(node.in.begin(), node.in.end(), node.in[o]) > 1) continue;
@@ -240,7 +243,7 @@ class Planner {
     std::map<std::size_t, std::size_t> item_of;
     for (std::size_t v = 0; v < root_.size(); ++v) {
       const std::size_t buffer = root(v);
-      if (graph_.values[v].kind != ValueKind::result || buffers_[buffer].persistent || defined_[v] < 0) continue;
+      if (graph_.values[v].kind != ValueKind::result || buffers_[buffer].persistent || defined_[v] < 0 || is_dynamic(v)) continue;
       const auto [entry, fresh] = item_of.emplace(buffer, items.size());
       if (fresh) items.push_back({aligned(buffers_[buffer].bytes), defined_[v], defined_[v], buffer});
       Item& item = items[entry->second];
@@ -298,7 +301,10 @@ class Planner {
 
 }    // namespace
 
-bool communicates(const Node& node) { return is_move(*node.op) && node.op->name != "slice" && node.op->name != "to_partial"; }
+bool communicates(const Node& node) {
+  constexpr std::string_view kInOrder[] = {"slice", "to_partial", "exchange_rows"};    // the host waits for the last one's counts
+  return is_move(*node.op) && std::find(std::begin(kInOrder), std::end(kInOrder), node.op->name) == std::end(kInOrder);
+}
 
 std::vector<int> waited_at(const std::vector<Node>& nodes) {
   std::vector<int> at(nodes.size(), -1);

@@ -16,7 +16,10 @@
 //      it.
 //   5  An elementwise op works on flat storage as it lies: all its operands come to the placement of the first that is flat. For any other
 //      op a flat operand is gathered.
-//   6  The epilogue reads a gradient where its state lies: one reduction, from what the accumulator is partial over onto the pieces.
+//   6  A router decides where the tokens are; `slot` and what works by it (dispatch, combine) stay there, routed values live where the experts
+//      are. Tokens are gathered over etp before; over ep as well where options.expert_plan is `gather`; else rows go from the tokens' placement
+//      to the experts' and back by exchange_rows.
+//   7  The epilogue reads a gradient where its state lies: one reduction, from what the accumulator is partial over onto the pieces.
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -67,7 +70,7 @@ struct Assignment {
 
 class Propagation {
  public:
-  explicit Propagation(Graph& graph) : graph_(graph) {
+  Propagation(Graph& graph, const Options& options) : graph_(graph), gathers_tokens_(options.expert_plan == "gather") {
     for (ValueInfo& info : graph.values) info.type.placement.dims.resize(info.type.shape.size());
   }
 
@@ -136,10 +139,13 @@ class Propagation {
     }
     const Values outputs = node.out;
     const bool residual = node.note == "residual";
+    const OpDef* const made_by = node.op;
+    note_routing(node);
     out_->push_back(std::move(node));
     for (std::size_t o = 0; o < outputs.size(); ++o) {
       Placement home = home_of(a, rule.out[o], placement(outputs[o]));
       if (residual && graph_.type(outputs[o]).shape.size() == 3) home = residual_placement();
+      if (graph_.type(outputs[o]).routed && !(made_by == &op(OpId::route) && o == 0)) home = at_experts(home);
       if (const Value there = moved_to(outputs[o], home, residual ? "residual" : "home"); there != outputs[o]) moved_[outputs[o]] = there;
     }
   }
@@ -203,6 +209,7 @@ class Propagation {
       Atom atom;
     };
     std::vector<Displaced> displaced;
+    take_routing(node, rule, a);
     take_preferred(node, rule, operands, a);
     for (const std::size_t p : order)
       for (std::size_t d = 0; d < rule.in[p].size(); ++d) {
@@ -230,6 +237,47 @@ class Propagation {
           a.landed.push_back({atom, rule.in[p][dim], there.to, placement(operands[p]).dims[dim]});
     decide_partials(node, rule, operands, a);
     return a;
+  }
+
+  // What works by `slot` works where it lies: its factors are settled, cut or not. A router decides for the tokens that a rank dispatches.
+  void take_routing(const Node& node, const Rule& rule, Assignment& a) const {
+    const auto settle = [&](const std::string& factor, Atoms atoms) {
+      a.used |= mask(atoms);
+      a.of[factor] = std::move(atoms);
+    };
+    if (node.op == &op(OpId::route)) {
+      std::uint32_t gathered = mask(graph_.mesh.axis("etp"));
+      if (gathers_tokens_) gathered |= mask(graph_.mesh.axis("ep"));
+      for (std::size_t d = 0; d < 2; ++d) settle(rule.in[0][d], without(placement(node.in[0]).dim(d), gathered));
+      if (gathers_tokens_) settle(rule.out[0][0], graph_.mesh.axis("ep"));
+      return;
+    }
+    for (std::size_t i = 0; i < node.in.size(); ++i)
+      if (node.in[i] && operand_name(*node.op, i) == "slot")
+        for (std::size_t d = 0; d < rule.in[i].size(); ++d) settle(rule.in[i][d], placement(node.in[i]).dim(d));
+  }
+  static Atoms without(Atoms atoms, std::uint32_t gone) {
+    std::erase_if(atoms, [&](Atom atom) { return gone & bit(atom); });
+    return atoms;
+  }
+
+  // The experts of its rows where the tokens are: what exchange_rows goes by.
+  void note_routing(const Node& node) {
+    for (const Value v : node.out) {
+      if (!graph_.type(v).routed) continue;
+      if (node.op == &op(OpId::route)) {
+        routing_[v] = node.out[1];
+        continue;
+      }
+      for (const Value from : node.in)
+        if (from && routing_.contains(from)) routing_[v] = routing_.at(from);
+    }
+  }
+  Placement at_experts(Placement p) const {
+    const Atoms& ep = graph_.mesh.axis("ep");
+    for (std::size_t d = 1; d < 3; ++d) p.dims[d] = without(p.dims[d], mask(ep));
+    p.dims[0] = ep;
+    return p;
   }
 
   void take_preferred(const Node& node, const Rule& rule, const Values& operands, Assignment& a) const {
@@ -341,7 +389,10 @@ class Propagation {
     // From where another reshard took it.
     if (const auto found = source_.find(v); found != source_.end() && same(placement(found->second), wanted)) return found->second;
     refuse_whole_weight(v, wanted, why);
-    Node node = graph_.make_node(op(OpId::reshard), {v}, {}, why);
+    const bool routed = graph_.type(v).routed > 0;
+    Node node = routed ? graph_.make_node(op(OpId::exchange_rows), {v, routing_.at(v)}, {}, why)
+                       : graph_.make_node(op(OpId::reshard), {v}, {}, why);
+    if (routed) routing_[node.out[0]] = routing_.at(v);
     graph_[node.out[0]].type.placement = wanted;
     graph_[node.out[0]].type.placement.dims.resize(graph_.type(v).shape.size());
     const Value out = node.out[0];
@@ -353,7 +404,9 @@ class Propagation {
   std::int64_t size(Atom atom) const { return graph_.mesh.atoms[atom].size; }
 
   Graph& graph_;
+  bool gathers_tokens_;
   std::vector<Node>* out_ = nullptr;
+  std::map<Value, Value> routing_;                         // a routed value -> the experts of its rows
   std::map<Value, Value> preferred_;                       // a gradient -> the accumulator that it goes to
   std::map<Value, Value> moved_, source_;                  // reshards: of a value to where readers find it; output -> operand
   std::map<Value, std::map<std::string, Value>> known_;    // of this segment, by placement
@@ -361,8 +414,8 @@ class Propagation {
 
 }    // namespace
 
-Graph propagate(Graph graph, const Options&) {
-  if (!graph.mesh.atoms.empty()) Propagation(graph).run();
+Graph propagate(Graph graph, const Options& options) {
+  if (!graph.mesh.atoms.empty()) Propagation(graph, options).run();
   return graph;
 }
 

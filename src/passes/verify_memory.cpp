@@ -35,7 +35,8 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
     for (const Node& node : graph.nodes(s)) {
       const int t = static_cast<int>(at.size());
       at.push_back(&node), segment.push_back(s);
-      for (const Value v : node.out) live[v] = {v, place(v).offset, place(v).offset + graph.local_bytes(v), t, t};
+      for (const Value v : node.out)
+        if (!graph.has_dynamic_rows(v)) live[v] = {v, place(v).offset, place(v).offset + graph.local_bytes(v), t, t};
       for (const Value v : node.in)
         if (const auto found = live.find(v); found != live.end()) found->second.to = t;
     }

@@ -145,9 +145,6 @@ struct Collective::Impl {
   void receive(const Operand& operand, const Traffic& traffic, at::Tensor out, char* at_scratch) const;
 };
 
-namespace {
-
-// The ranks that differ from `rank` in these atoms only, in order of their coordinates on them.
 Group group_of(const Mesh& mesh, const std::vector<Atom>& over, std::int64_t rank) {
   Group group;
   const std::int64_t k = mesh.size(over);
@@ -165,6 +162,8 @@ Group group_of(const Mesh& mesh, const std::vector<Atom>& over, std::int64_t ran
   }
   return group;
 }
+
+namespace {
 
 // What a rank holds: of a flat placement, as a range of the flattened box.
 Ranges held_by(const Type& type, const Placement& placement, bool flat, const Mesh& mesh, std::int64_t rank) {

@@ -10,6 +10,9 @@
 
 namespace sheaf {
 
+// The ranks that differ from `rank` in these atoms only, in order of their coordinates on them.
+Group group_of(const Mesh& mesh, const std::vector<Atom>& over, std::int64_t rank);
+
 // One node's communication. What goes where is worked out once, from the placements of its operands and outputs. Sums are made in the order
 // of the group, each by one rank, so that all ranks get the same bits; with bf16 in fp32, rounded once.
 class Collective {

@@ -11,40 +11,19 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "ops/op_table.h"
 #include "runtime/aten.h"
-#include "runtime/collectives.h"
+#include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"
 #include "runtime/side_stream.h"
 
 namespace sheaf {
 namespace {
-
-struct Call {
-  const Node* node;
-  const KernelRow* row;    // nullptr: the op's own kernel
-  std::vector<at::Tensor> in, out;
-  void* scratch = nullptr;
-  std::int64_t scratch_bytes = 0;
-
-  std::vector<at::Tensor> gaps;    // pack in the arena: bytes between members, which must read as zeros
-  std::int64_t owner_begin = 0;
-  const Collective* collective = nullptr;
-  std::vector<std::size_t> awaits;    // collectives of the segment that must be done before this call
-
-  std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }
-  void launch() {
-    const Args args{in, out, node->attrs, owner_begin};
-    if (row)
-      row->launch(args);
-    else if (node->op->kernel)
-      node->op->kernel(args);
-    for (at::Tensor& gap : gaps) gap.zero_();
-  }
-};
 
 at::Device at_device(const ExecutorOptions& o) {
   return o.device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(o.device_index));
@@ -79,6 +58,7 @@ struct Executor::Impl {
   std::deque<Collective> collectives;
   std::unique_ptr<SideStream> side;    // where collectives run beside the rest; none on the CPU
   std::vector<at::Tensor> views;       // by Value::id
+  std::optional<DynamicRows> dynamic;
   std::int64_t num_micro_batches = 1;
   at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
   at::Tensor micro_batches;    // host: the argument micro_batch of each, never changed while a copy may be under way
@@ -100,7 +80,6 @@ struct Executor::Impl {
     for (const Value v : values) out.push_back(v ? &local_type(v) : nullptr);
     return out;
   }
-  std::int64_t owner_begin(const Node& node) const;
   void select_and_measure(ScratchBytes& scratch);
   SharedStorage shared_storage() const;
   void allocate();
@@ -129,38 +108,28 @@ DeviceKind default_device() {
   return DeviceKind::cpu;
 }
 
-// The first index of the rank's piece of the factor that an op owns by index.
-std::int64_t Executor::Impl::owner_begin(const Node& node) const {
-  if (graph.mesh.atoms.empty() || is_move(*node.op)) return 0;
-  const Rule rule = rule_for(*node.op, node.attrs, graph.types(node.in));
-  if (rule.owner.empty()) return 0;
-  std::size_t p = 0;
-  for (const Value v : node.in) {
-    if (!v) continue;
-    const Rule::Factors& factors = rule.in[p++];
-    for (std::size_t d = 0; d < factors.size(); ++d)
-      if (rule.owner.contains(factors[d])) return local_box(graph.type(v).shape, graph.type(v).placement, graph.mesh, rank())[d].first;
-  }
-  return 0;
-}
 
 void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
       const Node& node = graph.nodes(s)[n];
-      Call call{&node, nullptr, {}, {}};
+      Call call{.node = &node, .dynamic = DynamicRows::touches(graph, node)};
       std::int64_t bytes = 0;
-      if (is_move(*node.op) && options.transport) {
+      if (node.op == &op(OpId::exchange_rows) && call.dynamic) {
+        dynamic->add_exchange(node, *options.transport, purpose(graph, node, s, n));
+      } else if (is_move(*node.op) && options.transport) {
         call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
         bytes = call.collective->scratch_bytes();
       } else if (node.op->name != "pack") {
         const Types in = local_types(node.in);
         call.row = kernel_of_call(node, in, options.device, options.deterministic);
-        const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
-        if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
-        bytes = entry->second;
-        call.owner_begin = owner_begin(node);
+        if (!call.dynamic) {
+          const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
+          if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
+          bytes = entry->second;
+        }
+        call.owned = owned_piece(rule_for(*node.op, node.attrs, graph.types(node.in)), graph.types(node.in), graph.types(node.out), graph.mesh, rank());
       }
       calls[static_cast<std::size_t>(s)].push_back(std::move(call));
       scratch[static_cast<std::size_t>(s)].push_back(bytes);
@@ -209,7 +178,6 @@ void Executor::Impl::allocate() {
 }
 
 void Executor::Impl::bind() {
-  views.resize(graph.values.size());
   for (std::size_t i = 0; i < graph.values.size(); ++i) {
     const Place& place = memory.places[i];
     if (place.offset < 0) continue;
@@ -217,7 +185,7 @@ void Executor::Impl::bind() {
     const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
     char* base = static_cast<char*>(block.data_ptr());
     views[i] =
-        at::from_blob(base + place.offset, local[i].shape, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+        at::from_blob(base + place.offset, local[i].stored(), at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {
@@ -272,6 +240,7 @@ void Executor::Impl::bind_gaps(Call& call) {
 
 void Executor::Impl::run(Segment segment) {
   auto& list = calls[static_cast<std::size_t>(segment)];
+  dynamic->begin();
   for (std::size_t n = 0; n < list.size(); ++n) {
     Call& call = list[n];
     if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
@@ -284,7 +253,7 @@ void Executor::Impl::run(Segment segment) {
     } else {
       const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
       try {
-        call.launch();
+        call.dynamic ? dynamic->run(call, segment, n) : call.launch();
       } catch (const std::exception& error) {
         const std::string what = error.what();
         SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(),
@@ -313,6 +282,8 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
               "a graph for {} ranks, a transport for {}", m.graph.mesh.num_ranks(), options.transport ? options.transport->size() : 1);
   m.local = sheaf::local_types(m.graph, m.rank());
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
+  m.views.resize(m.graph.values.size());
+  m.dynamic.emplace(m.graph, m.local, m.views, at_device(options), options.poison);
   ScratchBytes scratch;
   m.select_and_measure(scratch);
   m.memory = plan_memory(m.graph, scratch, m.shared_storage());
@@ -322,6 +293,7 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   for (const Collective& collective : m.collectives)
     for (const Group& group : collective.groups()) options.transport->prepare(group);
+  for (const Group& group : m.dynamic->groups()) options.transport->prepare(group);
 }
 Executor::~Executor() = default;
 
@@ -403,7 +375,9 @@ double Executor::metric(std::string_view name) const {
 std::int64_t Executor::planned_bytes() const {
   return impl_->memory.persistent_bytes + (impl_->owns_arena ? impl_->memory.arena_bytes : 0);
 }
-std::int64_t Executor::peak_bytes() const { return impl_->persistent.numel() + (impl_->owns_arena ? impl_->arena.numel() : 0); }
+std::int64_t Executor::peak_bytes() const {
+  return impl_->persistent.numel() + (impl_->owns_arena ? impl_->arena.numel() : 0) + impl_->dynamic->peak_bytes();
+}
 
 std::string Executor::describe() const {
   std::vector<std::vector<std::string>> rows = {{"segment", "op", "kernel", "out", "scratch"}};

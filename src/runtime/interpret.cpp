@@ -33,14 +33,19 @@ void Interpreter::run(Segment segment) {
     for (const Value v : node.in) in.push_back(v ? (*this)[v] : at::Tensor());
     for (const Value v : node.out) {
       const Type& type = graph_.type(v);
-      out.push_back(at::empty(type.shape, numbers_ == Numbers::integer ? at::kLong : scalar_type(type.dtype)));
+      const bool rows = numbers_ == Numbers::real || numbers_ == Numbers::planned;
+      out.push_back(at::empty(rows ? type.stored() : type.shape, numbers_ == Numbers::integer ? at::kLong : scalar_type(type.dtype)));
     }
     SHEAF_CHECK(node.op->kernel || numbers_ == Numbers::integer, "{} has no kernel to interpret", node.op->name);
-    const Args args{in, out, node.attrs};
     const Types types = graph_.types(node.in);
+    const Rule rule = rule_for(*node.op, node.attrs, types);
+    const auto [owner_begin, owner_end] = owned_piece(rule, types, graph_.types(node.out), Mesh{}, 0);
+    const Args args{in, out, node.attrs, owner_begin, owner_end};
     const KernelRow* row = numbers_ == Numbers::planned ? select_kernel(*node.op, DeviceKind::cpu, true, node.attrs, types) : nullptr;
     if (numbers_ == Numbers::integer)
-      integer_kernel(*node.op, rule_for(*node.op, node.attrs, types), args);
+      integer_kernel(*node.op, rule, args);
+    else if (numbers_ == Numbers::whole && node.op->meaning)
+      node.op->meaning(args);
     else
       row ? row->launch(args) : node.op->kernel(args);
     for (std::size_t i = 0; i < out.size(); ++i) tensors_[node.out[i].id] = out[i];

@@ -9,6 +9,7 @@ namespace sheaf {
 enum class Numbers {
   real,       // the kernels of the ops, in the dtypes of the graph
   planned,    // the same by the kernel rows that a deterministic plan on the CPU takes, so that bits can be compared
+  whole,      // the same on routed tensors as a whole (OpDef::meaning): no rows
   integer     // int64 with wrap-around: any order of summation is exact, so partitioned and whole programs agree with ==
 };
 

@@ -20,7 +20,7 @@ std::vector<Type> local_types(const Graph& graph, std::int64_t rank) {
   std::vector<Type> out;
   out.reserve(graph.values.size());
   for (const ValueInfo& info : graph.values)
-    out.push_back({info.type.dtype, local_shape(info.type.shape, info.type.placement, graph.mesh, rank), {}});
+    out.push_back({info.type.dtype, local_shape(info.type.shape, info.type.placement, graph.mesh, rank), {}, info.type.routed});
   return out;
 }
 
@@ -41,12 +41,12 @@ std::int64_t measured_scratch(const Node& node, const KernelRow* row, const Type
   const at::Device at =
       device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
   const auto like = [&](const Type* type) {
-    return type ? at::zeros(type->shape, at::TensorOptions().dtype(scalar_type(type->dtype)).device(at)) : at::Tensor();
+    return type ? at::zeros(type->stored(), at::TensorOptions().dtype(scalar_type(type->dtype)).device(at)) : at::Tensor();
   };
   std::vector<at::Tensor> from, to;
   for (const Type* type : in) from.push_back(like(type));
   for (const Type* type : out) to.push_back(like(type));
-  const Args args{from, to, node.attrs};
+  const Args args{from, to, node.attrs, 0, 1};    // of what is owned by index, all zeros are of the first
   const ScratchScope scope(device, nullptr, 0);
   const auto launch = [&] {
     if (row)

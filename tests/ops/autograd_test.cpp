@@ -8,6 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/gelu.h>
+#include <ATen/ops/one_hot.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/rms_norm.h>
@@ -128,6 +129,7 @@ Example rotate_example(bool interleaved, bool inverse) {
 
 std::vector<Example> examples() {
   const Shape m = {3, 5};
+  const at::Tensor chosen = at::arange(12, at::kLong).mul(at::arange(12, at::kLong)).remainder(4).add(at::arange(12, at::kLong).remainder(2)).view({2, 3, 2});
   const at::Tensor ids = indices({2, 6}, 7), labels = indices({2, 6}, 9, 4);
   return {
       {"silu", {m}, {}, [](Builder& b, const Values& x) { return b.silu(x[0]); }, [](const Tensors& x) { return at::silu(x[0]); }},
@@ -215,6 +217,23 @@ std::vector<Example> examples() {
          return at::cross_entropy_loss(x[0].flatten(0, 1), x[1].flatten(), {}, 0, -100, 0.0).view({2, 6});
        }},
       {"reshard", {{3, 5}}, {}, [](Builder& b, const Values& x) { return b.reshard(x[0]); }, [](const Tensors& x) { return x[0].clone(); }},
+      {"experts with biases",
+       {{2, 3, 4}, {2, 3, 2}, {5, 2, 3, 4}, {5, 4, 3}, {5, 2, 3}},
+       {chosen},
+       [](Builder& b, const Values& x) {
+         const Results route = b.route(x[5], 5);
+         const Value rows = b.grouped_einsum(b.dispatch(x[0], route[0], 2), x[2], route[1], "e b s h, e g m h -> e b s g m", "same");
+         const Value biased = b.add(rows, b.grouped_einsum(x[4], {}, route[1], "e g m -> e b s g m", "same"));
+         const Value up = b.einsum("e b s g m -> e b s m", b.silu(biased));
+         const Value down = b.grouped_einsum(up, x[3], route[1], "e b s m, e h m -> e b s h", "same");
+         return b.combine(b.einsum("e b s h, e b s -> e b s h", down, b.dispatch_weights(x[1], route[0])), route[0], 2);
+       },
+       [=](const Tensors& x) {
+         const at::Tensor up = at::silu(at::einsum("bsh,egmh->ebsgm", {x[0], x[2]}).add(x[4].view({5, 1, 1, 2, 3}))).sum(3);
+         const at::Tensor down = at::einsum("ebsm,ehm->ebsh", {up, x[3]});
+         const at::Tensor share = at::einsum("bsk,bske->ebs", {x[1], at::one_hot(chosen, 5).to(at::kDouble)});
+         return at::einsum("ebsh,ebs->bsh", {down, share});
+       }},
       {"log-sum-exp",
        {{4, 9}},
        {},

@@ -29,7 +29,7 @@ TEST_P(Gradient, equals_finite_differences) {
   const GradientGraph g = gradient_graph(call);
   std::mt19937_64 rng(2);
   std::vector<at::Tensor> weights;
-  Interpreter interpreter(g.graph);
+  Interpreter interpreter(g.graph, Numbers::whole);
   for (std::size_t i = 0; i < g.in.size(); ++i)
     if (g.in[i]) interpreter.give(g.in[i], call.in[i]);
   for (const Value dy : g.dout)

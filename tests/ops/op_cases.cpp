@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "ops/builder.h"
+#include "ops/routing.h"
 #include "runtime/aten.h"
 #include "runtime/interpret.h"
 
@@ -32,6 +33,7 @@ static std::vector<Shape> operand_shapes(const OpDef& op, const Case& c, std::si
     rule = Rule::parse(c.attrs.text("rule"));
   else if (!op.rule_of)
     rule = Rule::parse(op.rule);
+  if (op.name == "grouped_einsum") rule.in.push_back({"e", "b", "s"});    // its last operand is not in the attribute
   std::vector<Shape> shapes(num_operands);
   std::size_t next = 0;
   for (std::size_t i = 0; i < num_operands; ++i) {
@@ -62,6 +64,27 @@ static std::vector<Shape> shapes_by_names(const Case& c, const std::vector<std::
   return shapes;
 }
 
+static std::int64_t extent_in(const Case& c, std::string_view factor) {
+  for (const auto& [name, extents] : c.dims)
+    if (name == factor) return extents[0];
+  return 0;
+}
+static bool is_routed(const Case& c) {
+  return std::any_of(c.domain.begin(), c.domain.end(), [](const Domain& d) { return d.kind >= Domain::Kind::routed; });
+}
+
+// The whole form of `slot`: k distinct experts for every token, the first ones more often, the last one never.
+static at::Tensor random_choice(std::int64_t e, std::int64_t b, std::int64_t s, std::int64_t k, std::mt19937_64& rng) {
+  at::Tensor slot = at::zeros({e, b, s}, at::kLong);
+  for (std::int64_t t = 0; t < b * s; ++t)
+    for (std::int64_t j = 1; j <= k;) {
+      const auto from = static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)), expert = std::min(from, static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)));
+      std::int64_t& at = slot.view({e, b * s}).select(0, expert).data_ptr<std::int64_t>()[t];
+      if (at == 0) at = j++;
+    }
+  return slot;
+}
+
 Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   std::mt19937_64 rng(seed);
   const std::size_t n = std::max(op.operands.size(), op.rule_of && op.operands.size() == 1 ? c.domain.size() : op.operands.size());
@@ -82,6 +105,8 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   if (op.name == "add") shapes[1].erase(shapes[1].begin());    // the bias form; equal shapes are covered by add_n and the models
 
   Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}, std::vector<bool>(n)};
+  const std::int64_t choices = extent_in(c, "k");
+  const at::Tensor chosen = is_routed(c) ? random_choice(extent_in(c, "e"), extent_in(c, "b"), extent_in(c, "s"), choices, rng) : at::Tensor();
   Types types(n);
   call.in_types.reserve(n);
   const auto extent_of = [&](const std::string& factor) {
@@ -124,15 +149,29 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
       case Domain::Kind::count:
         draw(0, 9, false);
         break;
+      case Domain::Kind::routed:
+        t = where_chosen(t, chosen);
+        break;
+      case Domain::Kind::slot:
+        t = chosen;
+        break;
+      case Domain::Kind::expert:
+        t = chosen.gt(0).to(at::kLong);
+        break;
+      case Domain::Kind::choice:
+        t = std::get<1>(chosen.sort(0, true)).narrow(0, 0, choices).flip(0).permute({1, 2, 0}).contiguous();
+        break;
       case Domain::Kind::flag:
         t = at::zeros(shapes[i], t.options()).add(static_cast<double>(rng() % 2)).to(t.scalar_type());
         break;
     }
     call.in[i] = t;
-    call.real[i] = domain.kind == Domain::Kind::real || domain.kind == Domain::Kind::positive || domain.kind == Domain::Kind::flag;
+    call.real[i] = domain.kind == Domain::Kind::real || domain.kind == Domain::Kind::positive || domain.kind == Domain::Kind::flag ||
+                   domain.kind == Domain::Kind::routed;
     call.present.push_back(i);
     const bool integral = t.scalar_type() == at::kLong;
-    call.in_types.push_back({integral ? DType::i64 : DType::fp64, shapes[i], {}});
+    const bool routed = domain.kind == Domain::Kind::routed || domain.kind == Domain::Kind::slot || domain.kind == Domain::Kind::expert;
+    call.in_types.push_back({integral ? DType::i64 : DType::fp64, shapes[i], {}, routed ? choices : 0});
     types[i] = &call.in_types.back();
   }
   call.rule = rule_for(op, call.attrs, types);
@@ -153,7 +192,7 @@ std::vector<at::Tensor> Call::run_on(const std::vector<at::Tensor>& tensors, std
   if (mode == Mode::integer)
     integer_kernel(*op, rule, args);
   else
-    op->kernel(args);
+    op->meaning ? op->meaning(args) : op->kernel(args);
   return out;
 }
 

@@ -25,7 +25,7 @@ Problem problem(const Param& param, Mode mode) {
   Problem p{make_call(*param.op, *param.c, mode, 11), {}, {}, {}};
   p.g = gradient_graph(p.call);
   std::mt19937_64 rng(12);
-  Interpreter interpreter(p.g.graph, mode == Mode::integer ? Numbers::integer : Numbers::real);
+  Interpreter interpreter(p.g.graph, mode == Mode::integer ? Numbers::integer : Numbers::whole);
   for (std::size_t i = 0; i < p.g.in.size(); ++i)
     if (p.g.in[i]) interpreter.give(p.g.in[i], p.call.in[i]);
   for (const Value dy : p.g.dout) {

@@ -42,7 +42,7 @@ class LockStep {
   }
   void run(const Node& node) {
     if (is_move(*node.op))
-      for (std::size_t i = 0; i < node.in.size(); ++i) {
+      for (std::size_t i = 0; i < node.out.size(); ++i) {    // routed rows move as what they mean: whole pieces
         const Pieces& in = pieces_.at(node.in[i].id);
         Pieces out = moved(in, graph_.type(node.in[i]), graph_.type(node.out[i]));
         if (fault_) fault_(*this, node, i, in, out);
@@ -234,14 +234,6 @@ class LockStep {
 
   void compute(const Node& node) {
     const Rule rule = rule_of_pieces(node);
-    // The operand and dim whose indices an op owns.
-    std::size_t owner = SIZE_MAX, owner_dim = 0, p = 0;
-    for (std::size_t i = 0; i < node.in.size(); ++i) {
-      if (!node.in[i]) continue;
-      for (std::size_t d = 0; d < rule.in[p].size(); ++d)
-        if (rule.owner.contains(rule.in[p][d])) owner = i, owner_dim = d;
-      ++p;
-    }
     std::vector<Pieces> outputs(node.out.size());
     std::map<std::vector<std::int64_t>, std::size_t> same;    // rank that computed with the same operands
     for (std::int64_t rank = 0; rank < ranks_; ++rank) {
@@ -251,19 +243,15 @@ class LockStep {
         in.push_back(v ? pieces_.at(v.id)[static_cast<std::size_t>(rank)] : at::Tensor());
         if (v) key.push_back(reinterpret_cast<std::intptr_t>(in.back().unsafeGetTensorImpl()));
       }
-      std::int64_t owner_begin = 0;
-      if (owner != SIZE_MAX) {
-        const Type& type = graph_.type(node.in[owner]);
-        owner_begin = local_box(type.shape, type.placement, graph_.mesh, rank)[owner_dim].first;
-        key.push_back(owner_begin);
-      }
+      const auto owned = owned_piece(rule, graph_.types(node.in), graph_.types(node.out), graph_.mesh, rank);
+      key.push_back(owned.first), key.push_back(owned.second);
       for (const Value v : node.out) {
         const Shape shape = local_shape(graph_.type(v).shape, graph_.type(v).placement, graph_.mesh, rank);
         key.insert(key.end(), shape.begin(), shape.end());
         out.push_back(at::empty(shape, at::kLong));
       }
       const auto [known, fresh] = same.emplace(key, static_cast<std::size_t>(rank));
-      if (fresh) integer_kernel(*node.op, rule, Args{in, out, node.attrs, owner_begin});
+      if (fresh) integer_kernel(*node.op, rule, Args{in, out, node.attrs, owned.first, owned.second});
       for (std::size_t o = 0; o < out.size(); ++o) outputs[o].push_back(fresh ? out[o] : outputs[o][known->second]);
     }
     for (std::size_t o = 0; o < outputs.size(); ++o) pieces_[node.out[o].id] = std::move(outputs[o]);

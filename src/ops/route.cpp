@@ -1,0 +1,60 @@
+#include "ops/routing.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <limits>
+
+#include "ops/builder.h"
+
+namespace sheaf {
+
+at::Tensor where_chosen(const at::Tensor& x, const at::Tensor& chosen) {
+  at::Tensor mask = chosen.gt(0);
+  while (mask.dim() < x.dim()) mask = mask.unsqueeze(-1);
+  return x.mul(mask.to(x.scalar_type()));
+}
+at::Tensor as_rows(const at::Tensor& x) { return x.reshape({x.size(2), x.numel() / std::max<std::int64_t>(1, x.size(2))}); }
+at::Tensor as_tokens(const at::Tensor& x) {
+  const std::int64_t tokens = x.size(0) * x.size(1);
+  return x.reshape({tokens, x.numel() / std::max<std::int64_t>(1, tokens)});
+}
+
+// Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1.
+static void route_kernel(const Args& a) {
+  const at::Tensor ids = a.in[0].reshape({-1});
+  at::Tensor slot = a.out[0].view({-1}), expert = a.out[1].view({-1});
+  slot.fill_(-1);
+  if (ids.numel() == 0) return;
+  const auto far = std::numeric_limits<std::int32_t>::max();
+  const at::Tensor own = ids.ge(a.owner_begin).logical_and(ids.lt(a.owner_end));
+  const auto [sorted, order] = at::sort(at::where(own, ids, far), true, 0, false);    // stable: by token among equals
+  const std::int64_t n = std::min(slot.size(0), ids.numel());
+  slot.narrow(0, 0, n).copy_(at::where(sorted.ne(far), order, -1).narrow(0, 0, n));
+  expert.narrow(0, 0, n).copy_(sorted.narrow(0, 0, n));
+}
+
+OpDef route() {
+  return {.doc = "for the chosen experts of every token: slot and expert, routed [experts, b, s] (ops/routing.h)",
+          .rule = "b s k -> e b s, e b s; full k; owner e",
+          .extent_of = [](std::string_view, const Attrs& attrs, const Types&) { return attrs.integer("experts"); },
+          .dtype = [](const Attrs&, const Types&, std::size_t) { return DType::i32; },
+          .flops = [](const Attrs&, const Types&) { return 0.0; },
+          .no_gradient = "decisions",
+          .routed = [](const Attrs&, const Types& in) { return in[0]->shape.back(); },
+          .kernel = route_kernel,
+          .meaning =
+              [](const Args& a) {
+                const std::int64_t k = a.in[0].size(2);
+                for (std::int64_t e = 0; e < a.out[0].size(0); ++e) {
+                  const at::Tensor here = a.in[0].eq(e + a.owner_begin);    // at most one of a token's choices
+                  a.out[0].select(0, e).copy_(here.to(at::kLong).mul(at::arange(1, k + 1, at::kLong)).sum(-1));
+                  a.out[1].select(0, e).copy_(here.any(-1));
+                }
+              },
+          .cases = {{.dims = {{"b", {2}}, {"s", {3}}, {"k", {2}}, {"e", {5}}}, .domain = {Choice("e")}, .attrs = {{"experts", Int(5)}}}}};
+}
+
+}    // namespace sheaf

@@ -1,0 +1,49 @@
+#pragma once
+// Runs exchange_rows on one rank: the rows of a routed tensor go to the ranks that hold their experts, and come back.
+//
+//   tokens here          rows by (e, own token)                     experts [0, 2) of rank 0, [2, 4) of rank 1
+//     -> sent            runs of e, one to each rank
+//     -> received        by (source, e, its token)
+//   experts here         rows by (e, source, its token)
+//
+// How many rows go where is data of the router: learnt once for the decisions of a layer, by a message of counts, and kept until they change.
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "comm/transport.h"
+#include "ir/graph.h"
+#include "runtime/kernels/kernel_table.h"
+
+namespace sheaf {
+
+class RowExchange {
+ public:
+  // node: an exchange_rows. All those with the same `expert` may share one.
+  RowExchange(const Graph& graph, const Node& node, Transport& transport, std::string what);
+
+  const Group& group() const { return group_; }
+  void forget() { known_ = false; }
+  // expert: of the rows where the tokens are. All ranks of the group call it together; nothing to do where it is known. Waits for the device.
+  void learn(const at::Tensor& expert);
+  std::int64_t rows_at_tokens() const { return sent_rows_.empty() ? 0 : sent_rows_.back(); }
+  std::int64_t rows_at_experts() const { return received_rows_.empty() ? 0 : received_rows_.back(); }
+  // [1, 1, rows, ..], contiguous.
+  void to_experts(const at::Tensor& in, const at::Tensor& out) const;
+  void to_tokens(const at::Tensor& in, const at::Tensor& out) const;
+
+ private:
+  void exchange(const at::Tensor& in, const std::vector<std::int64_t>& in_rows, const at::Tensor& out,
+                const std::vector<std::int64_t>& out_rows) const;
+
+  Transport& transport_;
+  std::string what_;
+  Group group_;
+  std::int64_t num_experts_ = 0;    // of all ranks
+  std::size_t self_ = 0;            // place in the group
+  bool known_ = false;
+  std::vector<std::int64_t> sent_rows_, received_rows_;    // by place in the group, where the part ends
+  at::Tensor by_expert_, by_source_;                       // the row received that is the i-th by expert; and back
+};
+
+}    // namespace sheaf
