@@ -127,6 +127,19 @@ Example rotate_example(bool interleaved, bool inverse) {
           }};
 }
 
+// y of (gate, up), clamped first where there is a limit; the pair is the dim before the last, and the last.
+Example gated_example(const char* activation, double limit, at::Tensor (*y)(const at::Tensor& gate, const at::Tensor& up)) {
+  const bool last = limit > 0;
+  return {fmt::format("gated {} {}", activation, limit),
+          {last ? Shape{2, 3, 5, 2} : Shape{2, 3, 2, 5}},
+          {},
+          [=](Builder& b, const Values& x) { return b.gated(x[0], last ? "b s m g -> b s m" : "b s g m -> b s m", activation, limit); },
+          [=](const Tensors& x) {
+            const at::Tensor gate = x[0].select(last ? 3 : 2, 0), up = x[0].select(last ? 3 : 2, 1);
+            return last ? y(gate.clamp_max(limit), up.clamp(-limit, limit)) : y(gate, up);
+          }};
+}
+
 std::vector<Example> examples() {
   const Shape m = {3, 5};
   const at::Tensor chosen = at::arange(12, at::kLong).mul(at::arange(12, at::kLong)).remainder(4).add(at::arange(12, at::kLong).remainder(2)).view({2, 3, 2});
@@ -145,6 +158,18 @@ std::vector<Example> examples() {
        {},
        [](Builder& b, const Values& x) { return b.rms_norm(x[0], x[1], 1e-3); },
        [](const Tensors& x) { return at::rms_norm(x[0], {5}, x[1], 1e-3); }},
+      {"rms_norm over all heads",
+       {{2, 3, 2, 5}, {2, 5}},
+       {},
+       [](Builder& b, const Values& x) { return b.rms_norm(x[0], x[1], 1e-3); },
+       [](const Tensors& x) {
+         return at::rms_norm(x[0], {2, 5}, x[1], 1e-3);
+       }},
+      {"rms_norm without a weight",
+       {{2, 3, 5}},
+       {},
+       [](Builder& b, const Values& x) { return b.rms_norm(x[0], {}, 1e-3); },
+       [](const Tensors& x) { return at::rms_norm(x[0], {5}, {}, 1e-3); }},
       {"add", {m, m}, {}, [](Builder& b, const Values& x) { return b.add(x[0], x[1]); }, [](const Tensors& x) { return x[0].add(x[1]); }},
       {"add a bias",
        {m, {5}},
@@ -157,6 +182,42 @@ std::vector<Example> examples() {
        {},
        [](Builder& b, const Values& x) { return b.mul(x[0], b.silu(x[0])); },
        [](const Tensors& x) { return x[0].mul(at::silu(x[0])); }},
+      {"sigmoid", {m}, {}, [](Builder& b, const Values& x) { return b.sigmoid(x[0]); }, [](const Tensors& x) { return x[0].sigmoid(); }},
+      {"softmax", {m}, {}, [](Builder& b, const Values& x) { return b.softmax(x[0]); }, [](const Tensors& x) { return x[0].softmax(-1); }},
+      {"clamp",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.clamp(x[0], -0.5, 0.75); },
+       [](const Tensors& x) { return x[0].clamp(-0.5, 0.75); }},
+      {"normalize",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.normalize(b.sigmoid(x[0]), 0.125, 2.5); },
+       [](const Tensors& x) { return x[0].sigmoid().div(x[0].sigmoid().sum(-1, true).add(0.125).clamp_min(2.5)); }},
+      {"take",
+       {{2, 6, 7}},
+       {ids.view({2, 6, 1})},
+       [](Builder& b, const Values& x) { return b.take(x[0], x[1]); },
+       [](const Tensors& x) { return at::gather(x[0], -1, x[1]); }},
+      {"part",
+       {m},
+       {},
+       [](Builder& b, const Values& x) { return b.part(x[0], 1, 3); },
+       [](const Tensors& x) { return x[0].slice(-1, 1, 4); }},
+      {"join",
+       {m, {3, 2}},
+       {},
+       [](Builder& b, const Values& x) { return b.join(x[0], x[1]); },
+       [](const Tensors& x) {
+         return at::cat({x[0], x[1]}, -1);
+       }},
+      gated_example("silu", 0, [](const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate).mul(up); }),
+      gated_example("gelu", 0, [](const at::Tensor& gate, const at::Tensor& up) { return at::gelu(gate).mul(up); }),
+      gated_example("gelu_tanh", 0, [](const at::Tensor& gate, const at::Tensor& up) { return at::gelu(gate, "tanh").mul(up); }),
+      gated_example("relu", 0, [](const at::Tensor& gate, const at::Tensor& up) { return at::relu(gate).mul(up); }),
+      gated_example("silu", 0.75, [](const at::Tensor& gate, const at::Tensor& up) { return at::silu(gate).mul(up); }),
+      gated_example("clamped_swiglu", 0.75,
+                    [](const at::Tensor& gate, const at::Tensor& up) { return gate.mul(gate.mul(1.702).sigmoid()).mul(up.add(1)); }),
       {"scale", {m}, {}, [](Builder& b, const Values& x) { return b.scale(x[0], -1.7); }, [](const Tensors& x) { return x[0].mul(-1.7); }},
       {"cast",
        {m},

@@ -30,7 +30,7 @@ at::Tensor random_tensor(const Shape& shape, Mode mode, std::mt19937_64& rng) {
 static std::vector<Shape> operand_shapes(const OpDef& op, const Case& c, std::size_t num_operands) {
   Rule rule;
   if (op.rule_of && op.attributes.size() && op.attributes[0] == "rule")
-    rule = Rule::parse(c.attrs.text("rule"));
+    rule = Rule::parse(op.rule_of(c.attrs, Types(num_operands)));
   else if (!op.rule_of)
     rule = Rule::parse(op.rule);
   if (op.name == "grouped_einsum") rule.in.push_back({"e", "b", "s"});    // its last operand is not in the attribute
@@ -52,17 +52,24 @@ static std::vector<Shape> operand_shapes(const OpDef& op, const Case& c, std::si
   return shapes;
 }
 
-// attention's rule depends on which operands are present; it names its factors all the same.
-static std::vector<Shape> shapes_by_names(const Case& c, const std::vector<std::vector<std::string>>& factors) {
+// Ops whose rule depends on which operands are present, or on how many dims they have: the factors of all their operands. One that a case
+// does not size is no dim there.
+static std::vector<Shape> shapes_by_names(const Case& c, std::string_view operands) {
   std::vector<Shape> shapes;
-  for (const auto& list : factors) {
+  for (const Rule::Factors& factors : Rule::parse(std::string(operands) + " ->").in) {
     shapes.emplace_back();
-    for (const std::string& factor : list)
+    for (const std::string& factor : factors)
       for (const auto& [name, extents] : c.dims)
         if (name == factor) shapes.back().insert(shapes.back().end(), extents.begin(), extents.end());
   }
   return shapes;
 }
+constexpr std::pair<std::string_view, std::string_view> kOperands[] = {
+    {"attention", "b s hk r d, b u hk d, b u hk e, b c, hk r"},
+    {"attention_grad", "b s hk r d, b u hk d, b u hk e, b s hk r e, b s hk r, b s hk r e, b c, hk r"},
+    {"rms_norm", ".. h r d, h r d"},
+    {"rms_norm_grad", ".. h r d, h r d, .. h r d"},
+};
 
 static std::int64_t extent_in(const Case& c, std::string_view factor) {
   for (const auto& [name, extents] : c.dims)
@@ -89,19 +96,9 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
   std::mt19937_64 rng(seed);
   const std::size_t n = std::max(op.operands.size(), op.rule_of && op.operands.size() == 1 ? c.domain.size() : op.operands.size());
   std::vector<Shape> shapes;
-  if (op.name == "attention")
-    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"}, {"b", "u", "hk", "d"}, {"b", "u", "hk", "e"}, {"b", "c"}, {"hk", "r"}});
-  else if (op.name == "attention_grad")
-    shapes = shapes_by_names(c, {{"b", "s", "hk", "r", "d"},
-                                 {"b", "u", "hk", "d"},
-                                 {"b", "u", "hk", "e"},
-                                 {"b", "s", "hk", "r", "e"},
-                                 {"b", "s", "hk", "r"},
-                                 {"b", "s", "hk", "r", "e"},
-                                 {"b", "c"},
-                                 {"hk", "r"}});
-  else
-    shapes = operand_shapes(op, c, n);
+  for (const auto& [name, operands] : kOperands)
+    if (op.name == name) shapes = shapes_by_names(c, operands);
+  if (shapes.empty()) shapes = operand_shapes(op, c, n);
   if (op.name == "add") shapes[1].erase(shapes[1].begin());    // the bias form; equal shapes are covered by add_n and the models
 
   Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}, std::vector<bool>(n)};

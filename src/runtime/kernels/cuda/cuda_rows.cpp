@@ -65,22 +65,24 @@ void embedding_grad_launch(const Args& a) {
 bool is_plain_float(const Type& type) { return type.dtype == DType::fp32 || type.dtype == DType::bf16; }
 FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16; }
 bool takes_rms_norm(const Attrs&, const Types& in) {
-  const std::int64_t d = in[1]->shape[0];
+  if (!in[1]) return false;
+  const std::int64_t d = num_elements(in[1]->shape);
   return is_plain_float(*in[0]) && in[1]->dtype == in[0]->dtype && d % 8 == 0 && d <= 8192 && !is_empty(*in[0]);
 }
 void rms_norm_launch(const Args& a) {
-  const std::int64_t d = a.in[1].size(0);
+  const std::int64_t d = a.in[1].numel();
   check(rms_norm_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr(), float_type(a.in[0]), a.in[0].numel() / d, d,
                         static_cast<float>(a.attrs.number("eps")), current_stream()),
         "rms_norm");
 }
 void rms_norm_grad_launch(const Args& a) {
-  const std::int64_t d = a.in[1].size(0), tokens = a.in[0].numel() / d;
+  const std::int64_t d = a.in[1].numel(), tokens = a.in[0].numel() / d;
   const at::Tensor parts = at::empty({rms_norm_parts(tokens), d}, a.out[1].options());
   check(rms_norm_grad_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), a.in[1].data_ptr(), a.in[2].data_ptr(),
                              float_type(a.in[0]), tokens, d, static_cast<float>(a.attrs.number("eps")), current_stream()),
         "rms_norm_grad");
-  at::sum_out(a.out[1], parts, 0);
+  at::Tensor dw = a.out[1].view({d});
+  at::sum_out(dw, parts, 0);
 }
 bool takes_rotate(const Attrs& attrs, const Types& in) {
   const std::int64_t d = in[0]->shape.back(), j = in[1]->shape.back();

@@ -1,0 +1,18 @@
+#pragma once
+// What gated and gated_grad share: where the pair of gate and up is, and the activations. ATen headers: .cpp files only.
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <string_view>
+
+#include "ir/op.h"
+
+namespace sheaf {
+
+// The dim g of extent 2 in "e b s g m -> e b s m".
+std::int64_t gate_dim(const Attrs& attrs);
+// gpt_oss: (up + 1) gate sigmoid(1.702 gate), after the clamp.
+inline bool is_clamped_swiglu(const Attrs& attrs) { return attrs.text("activation") == "clamped_swiglu"; }
+inline constexpr double kSwigluAlpha = 1.702;
+
+}    // namespace sheaf
