@@ -4,28 +4,33 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/expert_names.h"
 
 namespace sheaf {
 
 // The entry "model" of a checkpoint's meta.
 struct ModelRecord {
-  Json config;                  // config.json
-  DType dtype = DType::fp32;    // of the weights that the run began with, so of an export
-  // Of the parameters in a HuggingFace folder, in its order: a checkpoint has their dims split, and lists first what rank 0 wrote.
-  std::vector<std::pair<std::string, std::vector<std::int64_t>>> shapes;
+  Json config;                         // config.json
+  DType dtype = DType::fp32;           // of the weights that the run began with, so of an export
+  Experts experts = Experts::fused;    // of an export
+  // Of the parameters in transformers' memory, in its order: a checkpoint has their dims split, and lists first what rank 0 wrote.
+  std::vector<NamedShape> shapes;
 };
 Json to_json(const ModelRecord& model);
 // UserError: the checkpoint has no such entry, or it is damaged.
 ModelRecord model_of(const Checkpoint& checkpoint);
 
+struct ExportOptions {
+  std::optional<DType> dtype = {};                                                       // in place of the model's
+  std::optional<Experts> experts = {};                                                   // the same
+  std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)> progress = {};    // of the parameters as they are read
+};
 // Writes the parameters, config.json and the side files as the run itself would write model/: the same bytes. Tensors pass through memory
-// in blocks, whatever their size. `dtype`: in place of the model's. progress(done bytes, all bytes): of the parameters as they are read.
-void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, std::optional<DType> dtype = {},
-                       const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+// in blocks, whatever their size.
+void export_checkpoint(const Checkpoint& checkpoint, const std::string& folder, const ExportOptions& options = {});
 
 }    // namespace sheaf

@@ -19,6 +19,12 @@ Json read_config(const std::string& folder) {
   if (!std::filesystem::exists(path, ignored)) user_error("{}: no config.json in it; a HuggingFace model folder was wanted", folder);
   Json config = read_json(path);
   if (!config.is_object()) user_error("{}: is {}, an object was wanted", path, json_type(config));
+  if (const auto found = config.find("quantization_config"); found != config.end() && found->is_object()) {
+    const std::string method = found->contains("quant_method") ? found->at("quant_method").dump() : "(none)";
+    if (method != R"("mxfp4")")
+      user_error("{}: 'quantization_config' has quant_method {}, which is not read; make a folder in bf16 of it first", path, method);
+    config.erase("quantization_config");    // what is read is numbers, and what is written from them
+  }
   return config;
 }
 
@@ -34,11 +40,11 @@ DType most_of(std::span<const StoredTensor> tensors) {
 
 HfFolder::HfFolder(const std::string& folder) : config_(read_config(folder)), weights_(folder), main_dtype_(most_of(weights_.tensors())) {}
 
-void check_tensors(const SafetensorsFolder& folder, std::span<const ExpectedTensor> expected,
+void check_tensors(const SafetensorsFolder& folder, std::span<const NamedShape> expected,
                    const std::function<bool(std::string_view)>& ignored) {
   std::array<std::vector<std::string>, 3> problems;    // missing, misshapen, extra
   std::map<std::string_view, bool> wanted;
-  for (const ExpectedTensor& tensor : expected) {
+  for (const NamedShape& tensor : expected) {
     wanted[tensor.name] = true;
     const StoredTensor* found = folder.find(tensor.name);
     if (!found) {

@@ -16,10 +16,10 @@ namespace sheaf {
 
 class HfFolder {
  public:
-  explicit HfFolder(const std::string& folder);    // UserError: no such folder, no config.json, no or bad weights
+  explicit HfFolder(const std::string& folder);    // UserError: no such folder, no config.json, no, bad or quantised weights
 
   const std::string& path() const { return weights_.folder(); }
-  const Json& config() const { return config_; }
+  const Json& config() const { return config_; }    // without a quantization_config that reading undoes
   const SafetensorsFolder& weights() const { return weights_; }
   DType main_dtype() const { return main_dtype_; }    // the float dtype of most elements; fp32 where there is no float
 
@@ -29,13 +29,8 @@ class HfFolder {
   DType main_dtype_;
 };
 
-struct ExpectedTensor {
-  std::string name;
-  std::vector<std::int64_t> shape;
-};
-
 // One UserError of at most 8 lines that names missing, misshapen and extra tensors. Extra ones for which `ignored` is true are fine.
-void check_tensors(const SafetensorsFolder& folder, std::span<const ExpectedTensor> expected,
+void check_tensors(const SafetensorsFolder& folder, std::span<const NamedShape> expected,
                    const std::function<bool(std::string_view)>& ignored = {});
 
 // The files of a HF folder that go with the weights: tokenizer, chat template, generation_config. Paths, sorted. UserError: no such folder.

@@ -66,7 +66,9 @@ StoredTensor parse_entry(const std::string& path, const std::string& name, const
   StoredTensor tensor{.name = name, .file = path};
   const FastJson& dtype = field(entry, "dtype", where);
   const auto known = dtype.is_string() ? dtype_from_safetensors(dtype.get<std::string>()) : std::nullopt;
-  if (!known) user_error("{} has dtype {}; supported: {}", where, short_text(dtype), kSupported);
+  if (!known)
+    user_error("{} has dtype {}; supported: {}{}", where, short_text(dtype), kSupported,
+               dtype.is_string() && dtype.get<std::string>().starts_with("F8") ? "; make a folder in bf16 of it first" : "");
   tensor.dtype = *known;
 
   const FastJson& shape = field(entry, "shape", where);

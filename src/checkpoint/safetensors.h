@@ -25,6 +25,11 @@ struct StoredTensor {
   std::int64_t count() const { return static_cast<std::int64_t>(bytes.size()) / size_bytes(dtype); }
 };
 
+struct NamedShape {
+  std::string name;
+  std::vector<std::int64_t> shape;
+};
+
 // "[2, 3]"
 std::string shape_text(std::span<const std::int64_t> shape);
 // Number of bytes; throws UserError, starting with `where`, on a negative dim or a product beyond int64.

@@ -35,6 +35,11 @@ std::string meta_text(const Json& meta, const char* key) {
   return found == meta.end() ? "(not said)" : found->is_string() ? found->get<std::string>() : found->dump();
 }
 
+// How an export has its experts; nothing for a model without.
+std::string experts_text(const ModelRecord& model) {
+  return has_experts(model.shapes) ? fmt::format(", experts {}", name(model.experts)) : "";
+}
+
 // Each is of one rank.
 std::size_t num_files(const Checkpoint& checkpoint) {
   std::set<std::string_view> files;
@@ -78,7 +83,7 @@ int show(const std::string& path, bool list_tensors, bool json) {
   std::printf("run: %s\n", parts.empty() ? "(not said)" : join(parts, ", ").c_str());
   if (meta.contains("model")) {
     const ModelRecord model = model_of(checkpoint);
-    std::printf("model: %s, exported in %s\n", meta_text(model.config, "model_type").c_str(), std::string(name(model.dtype)).c_str());
+    fmt::print("model: {}, exported in {}{}\n", meta_text(model.config, "model_type"), name(model.dtype), experts_text(model));
   }
   const std::size_t files = num_files(checkpoint);
   std::printf("in %zu file%s, one a rank\n", files, files == 1 ? "" : "s");
@@ -140,14 +145,18 @@ std::string default_output(const std::string& checkpoint) {
   return parent / ("model_" + folder.filename().string());
 }
 
-int export_model(const std::string& path, const std::string& output, const std::string& dtype) {
+int export_model(const std::string& path, const std::string& output, const std::string& dtype, const std::string& experts) {
   const Checkpoint checkpoint(find_checkpoint(path));
   const std::string folder = output.empty() ? default_output(checkpoint.folder()) : output;
   ByteProgress progress("exported");
-  export_checkpoint(checkpoint, folder, dtype.empty() ? std::nullopt : dtype_from_name(dtype),
-                    [&](std::int64_t done, std::int64_t all) { progress(done, all); });
-  std::printf("%s: the model after step %s, in %s\n", folder.c_str(), meta_text(checkpoint.meta(), "step").c_str(),
-              dtype.empty() ? std::string(name(model_of(checkpoint).dtype)).c_str() : dtype.c_str());
+  ExportOptions options{.progress = [&](std::int64_t done, std::int64_t all) { progress(done, all); }};
+  if (!dtype.empty()) options.dtype = dtype_from_name(dtype);
+  if (!experts.empty()) options.experts = experts_from_name(experts);
+  export_checkpoint(checkpoint, folder, options);
+  ModelRecord model = model_of(checkpoint);
+  model.dtype = options.dtype.value_or(model.dtype), model.experts = options.experts.value_or(model.experts);
+  fmt::print("{}: the model after step {}, in {}{}\n", folder, meta_text(checkpoint.meta(), "step"), name(model.dtype),
+             experts_text(model));
   return 0;
 }
 
@@ -155,7 +164,7 @@ int export_model(const std::string& path, const std::string& output, const std::
 
 Action checkpoint_command(CLI::App& app) {
   struct Arguments {
-    std::string path, output, dtype;
+    std::string path, output, dtype, experts;
     bool tensors = false, json = false;
   };
   auto a = std::make_shared<Arguments>();
@@ -168,11 +177,13 @@ Action checkpoint_command(CLI::App& app) {
   exported->add_option("--output", a->output, "the folder; default: model_step_XXXXXXXX in the run's output folder")->type_name("DIR");
   exported->add_option("--dtype", a->dtype, "of the weights; default: as in the model that the run began with")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  exported->add_option("--experts", a->experts, "one tensor for all of a layer, or one a matrix; default: as in that model")
+      ->check(CLI::IsMember({"fused", "separate"}));
   for (CLI::App* sub : {shown, verified, exported}) sub->add_option("path", a->path, kPathHelp)->required()->type_name("PATH");
   return [a, shown, verified]() -> int {
     if (shown->parsed()) return show(a->path, a->tensors, a->json);
     if (verified->parsed()) return verify(a->path);
-    return export_model(a->path, a->output, a->dtype);
+    return export_model(a->path, a->output, a->dtype, a->experts);
   };
 }
 

@@ -128,7 +128,7 @@ Saver::Saver(const Rank& rank, std::string folder, std::int64_t keep, Json ident
   impl_->folder = std::move(folder);
   impl_->keep = keep;
   impl_->identity = std::move(identity);
-  impl_->model = {.config = std::move(config), .dtype = model.dtype, .shapes = {}};
+  impl_->model = {.config = std::move(config), .dtype = model.dtype, .experts = model.experts, .shapes = {}};
   if (!model.side_files_from.empty())
     for (const std::string& path : side_files(model.side_files_from)) impl_->side_files.emplace_back(path);
 }
@@ -152,9 +152,8 @@ std::string Saver::save(const Executor& executor, const Progress& progress) {
   const Graph& graph = executor.graph();
   const std::vector<Stored> states = stored_states(graph);
   std::int64_t bytes = 0;
-  m.model.shapes.clear();
+  m.model.shapes = weight_shapes(graph);
   for (const Stored& state : states) {
-    if (state.kind == "parameter") m.model.shapes.emplace_back(state.name, file_shape(graph[state.v]));
     if (is_first_holder(graph, state.v, executor.rank())) bytes += executor.local_bytes(state.v);
   }
   m.snapshot.resize(static_cast<std::size_t>(bytes));

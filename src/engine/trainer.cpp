@@ -156,7 +156,6 @@ struct Inputs {
     check_device(device);
     return device;
   }
-  SaveOptions as_read() const { return {.dtype = source.dtype, .side_files_from = source.folder ? source.folder->path() : ""}; }
   DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }
   bool deterministic() const { return config.run.deterministic.value_or(device == DeviceKind::cpu); }
   const RowSet* held_out() const { return eval_corpus ? &eval_corpus->rows() : corpus->held_out(); }
@@ -183,7 +182,7 @@ class Run {
       make_output_folder(config_.run.output);
       write_file_atomically(config_.run.output + "/run.json", resolved(config_).dump(2) + "\n");
     }
-    saver_.emplace(rank, checkpoints, config_.run.keep, same, in.source.config, in.as_read());
+    saver_.emplace(rank, checkpoints, config_.run.keep, same, in.source.config, as_read());
     if (rank.is_first()) {
       log_.emplace(config_.run.output, RunLogOptions{.num_steps = config_.run.steps,
                                                      .log_every = config_.run.log_every,
@@ -211,12 +210,15 @@ class Run {
     if (interrupted) say("interrupted: the step is finished, saving the model");
     save_failed(saver_->finish());
     if (log_) log_->finish();
-    save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, in_.as_read());
+    save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, as_read());
     if (log_) log_->say(log_->summary());
     return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
   }
 
  private:
+  SaveOptions as_read() const {
+    return {.dtype = in_.source.dtype, .experts = experts_, .side_files_from = in_.source.folder ? in_.source.folder->path() : ""};
+  }
   bool stopped() const { return any_of_ranks(rank_, in_.stop.load(), "the end of a step"); }
   void say(const std::string& line) {
     if (log_) log_->say(line);
@@ -232,7 +234,7 @@ class Run {
   void build() {
     if (!in_.flags.dump_ir.empty() && rank_.is_first()) write_file_atomically(in_.flags.dump_ir + "/plan.txt", executor_.describe());
     if (in_.source.folder)
-      load_weights(executor_, *in_.source.folder, in_.model.tied_head);
+      experts_ = written_experts(load_weights(executor_, *in_.source.folder, in_.model.tied_head), in_.model.model_type);
     else
       init_weights(executor_, static_cast<std::uint64_t>(config_.run.seed));
     if (const RowSet* held_out = in_.held_out()) {
@@ -330,7 +332,8 @@ class Run {
   Executor executor_;
   std::optional<Evaluator> evaluator_;
   std::optional<Saver> saver_;
-  std::optional<RunLog> log_;    // rank 0
+  std::optional<RunLog> log_;                                     // rank 0
+  Experts experts_ = experts_of(in_.model.model_type).front();    // in what is written
   Progress done_;
   std::int64_t resumed_at_ = 0;    // step of the checkpoint that the run began with
   double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;

@@ -1,6 +1,7 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <span>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/weight_reader.h"
 #include "engine/held.h"
 
 namespace sheaf {
@@ -22,16 +24,30 @@ Values weights_of(const Graph& graph) {
   return out;
 }
 
-}    // namespace
+std::string model_type(const Json& config) { return config.at("model_type").get<std::string>(); }
 
-namespace {
-
-// Tensors of a HF folder that carry nothing: buffers that old versions saved, the head of a tied model.
-bool is_ignored(std::string_view name, bool tied_head) {
-  return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight");
+// Tensors of a HF folder that are not of the model: buffers that old versions saved, the head of a tied model, and layers that predict
+// tokens beyond the next, which transformers leaves out as well: numbered behind the others, or called mtp.
+bool is_ignored(std::string_view name, const Json& config, bool tied_head) {
+  if (name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight")) return true;
+  if (model_type(config) == "ernie4_5_moe" && name.starts_with("model.mtp")) return true;
+  const auto integer = [&](const char* key) {
+    return config.contains(key) && config[key].is_number_integer() ? config[key].get<std::int64_t>() : 0;
+  };
+  constexpr std::string_view kLayers = "model.layers.";
+  std::int64_t layer = -1;
+  if (name.starts_with(kLayers)) std::from_chars(name.begin() + kLayers.size(), name.end(), layer);
+  const std::int64_t beyond = layer - integer("num_hidden_layers");
+  return beyond >= 0 && beyond < std::max(integer("num_nextn_predict_layers"), integer("num_mtp_layers"));
 }
 
 }    // namespace
+
+std::vector<NamedShape> weight_shapes(const Graph& graph) {
+  std::vector<NamedShape> out;
+  for (const Value v : weights_of(graph)) out.push_back({graph[v].name, file_shape(graph[v])});
+  return out;
+}
 
 void write_master(Executor& executor, Value v, const FillBox& fill) {
   const Graph& graph = executor.graph();
@@ -56,22 +72,18 @@ void write_master(Executor& executor, Value v, const FillBox& fill) {
   }
 }
 
-void load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
+Experts load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   const Graph& graph = executor.graph();
-  std::vector<ExpectedTensor> expected;
-  for (const Value v : weights_of(graph)) expected.push_back({graph[v].name, file_shape(graph[v])});
-  check_tensors(folder.weights(), expected, [&](std::string_view name) { return is_ignored(name, tied_head); });
-  for (const Value v : weights_of(graph)) {
-    const StoredTensor& stored = folder.weights().at(graph[v].name);
-    if (!is_convertible(stored.dtype, DType::fp32))
-      user_error("{}: tensor '{}' is {}; wanted bf16, fp16 or fp32", folder.path(), stored.name, name(stored.dtype));
-    // Splitting dims moves no element: a box of the state is runs of the file's tensor.
-    write_master(executor, v, [&](const Box& box, float* to) {
-      for_each_run(graph.type(v).shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
-        convert(stored.dtype, stored.bytes.data() + first * size_bytes(stored.dtype), DType::fp32, to + at, count);
-      });
+  WeightReader reader(folder.weights(), model_type(folder.config()), weight_shapes(graph),
+                      [&](std::string_view name) { return is_ignored(name, folder.config(), tied_head); });
+  const Values weights = weights_of(graph);
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    // Splitting dims moves no element: a box of the state is runs of the weight.
+    write_master(executor, weights[i], [&](const Box& box, float* to) {
+      for_each_run(graph.type(weights[i]).shape, box,
+                   [&](std::int64_t first, std::int64_t at, std::int64_t count) { reader.read(i, first, count, to + at); });
     });
-  }
+  return reader.experts();
 }
 
 void init_weights(Executor& executor, std::uint64_t seed) {
@@ -94,17 +106,16 @@ void init_weights(Executor& executor, std::uint64_t seed) {
 }
 
 void save_weights(const Executor& executor, Transport* transport, const std::string& folder, Json config, const SaveOptions& options) {
-  const Graph& graph = executor.graph();
+  const Values weights = weights_of(executor.graph());
+  const std::vector<WeightPart> parts = parts_to_write(model_type(config), options.experts, weight_shapes(executor.graph()), options.dtype);
   set_dtype(config, options.dtype);
   std::optional<HfWriter> writer;
-  if (executor.rank() == 0) {
-    std::vector<TensorToWrite> tensors;
-    for (const Value v : weights_of(graph)) tensors.push_back({graph[v].name, options.dtype, file_shape(graph[v])});
-    writer.emplace(folder, config, tensors, HfWriterOptions{.side_files_from = options.side_files_from});
-  }
-  for (const Value v : weights_of(graph)) {
-    const std::vector<std::byte> data = gather_on_first(executor, v, transport);
-    if (writer) writer->write(graph[v].name, DType::fp32, data.data());
+  if (executor.rank() == 0) writer.emplace(folder, config, tensors_of(parts), HfWriterOptions{.side_files_from = options.side_files_from});
+  auto part = parts.begin();
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const std::vector<std::byte> data = gather_on_first(executor, weights[i], transport);
+    for (; part != parts.end() && part->weight == i; ++part)
+      if (writer) writer->write(part->tensor.name, DType::fp32, data.data() + part->first * size_bytes(DType::fp32));
   }
   if (writer) writer->finish();
 }

@@ -10,6 +10,7 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_folder.h"
+#include "checkpoint/weight_reader.h"
 #include "support/files.h"
 
 using namespace sheaf;
@@ -64,11 +65,12 @@ TEST(ExportOfRanks, a_tensor_of_many_blocks_is_whole_and_takes_the_memory_of_few
   [[maybe_unused]] const bool measured = reset_peak();
   [[maybe_unused]] const std::int64_t before = peak();
   std::int64_t told = 0, times = 0;
-  export_checkpoint(checkpoint, folder / "bf16", DType::bf16, [&](std::int64_t done, std::int64_t all) {
+  const auto progress = [&](std::int64_t done, std::int64_t all) {
     EXPECT_GT(done, told);
     told = done, ++times;
     EXPECT_EQ(all, num_elements(kShape) * 4);
-  });
+  };
+  export_checkpoint(checkpoint, folder / "bf16", {.dtype = DType::bf16, .progress = progress});
   EXPECT_EQ(told, num_elements(kShape) * 4);
   EXPECT_EQ(times, 4);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)    // their shadow is memory too
@@ -106,4 +108,65 @@ TEST(ExportOfRanks, a_damaged_file_leaves_no_model) {
   }
   EXPECT_USER_ERROR(export_checkpoint(Checkpoint(folder / "c"), folder / "m"), "rank_00001.safetensors: 'parameter/w#0' is damaged");
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) EXPECT_NE(entry.path().filename().string()[0], 'm');
+}
+
+namespace {
+
+// Experts of [3, 2, 5, 7], cut in two dims and then flat: 8 ranks, no piece is an expert.
+void write_experts(const std::string& folder, const ModelRecord& model) {
+  const Shape shape = {3, 2, 5, 7};
+  std::vector<float> data(210);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = value(static_cast<std::int64_t>(i));
+  CheckpointWriter writer(folder);
+  std::vector<std::string> parts;
+  for (std::int64_t rank = 0; rank < 8; ++rank) {
+    const Box part = {piece(3, 2, rank / 4), {0, 2}, piece(5, 2, rank / 2 % 2), {0, 7}};
+    const auto [begin, end] = piece(num_elements(part), 2, rank % 2);
+    std::vector<std::vector<float>> pieces;
+    std::vector<ChunkToWrite> chunks;
+    for (const Box& box : boxes_of_flat(part, begin, end)) {
+      auto& to = pieces.emplace_back();
+      for (std::int64_t e = box[0].first; e < box[0].second; ++e)
+        for (std::int64_t g = box[1].first; g < box[1].second; ++g)
+          for (std::int64_t m = box[2].first; m < box[2].second; ++m)
+            for (std::int64_t h = box[3].first; h < box[3].second; ++h)
+              to.push_back(data[static_cast<std::size_t>(((e * 2 + g) * 5 + m) * 7 + h)]);
+      chunks.push_back({model.shapes[0].name, "parameter", DType::fp32, shape, box, to.data()});
+    }
+    parts.push_back(write_checkpoint_part(writer.temporary(), rank, chunks));
+  }
+  writer.commit({{"model", to_json(model)}}, parts);
+}
+
+}    // namespace
+
+TEST(ExportOfExperts, is_separate_or_fused_whatever_ranks_wrote_it) {
+  const test::TemporaryFolder folder;
+  const NamedShape weight = {"model.layers.0.mlp.experts.gate_up_proj", {3, 10, 7}};
+  write_experts(folder / "c",
+                {.config = {{"model_type", "mixtral"}}, .dtype = DType::fp32, .experts = Experts::separate, .shapes = {weight}});
+  const Checkpoint checkpoint(folder / "c");
+  export_checkpoint(checkpoint, folder / "as_read");
+  export_checkpoint(checkpoint, folder / "fused", {.experts = Experts::fused});
+  for (const auto& [name, experts] : {std::pair("as_read", Experts::separate), {"fused", Experts::fused}}) {
+    const HfFolder model(folder / name);
+    WeightReader reader(model.weights(), "mixtral", {&weight, 1});
+    EXPECT_EQ(reader.experts(), experts);
+    std::vector<float> data(210);
+    reader.read(0, 0, 210, data.data());
+    for (std::size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], value(static_cast<std::int64_t>(i))) << i;
+  }
+  EXPECT_EQ(HfFolder(folder / "as_read").weights().at("model.layers.0.block_sparse_moe.experts.2.w3.weight").shape, (Shape{5, 7}));
+}
+TEST(ExportOfExperts, a_form_that_the_family_has_not_is_refused) {
+  const test::TemporaryFolder folder;
+  const ModelRecord model{.config = {{"model_type", "llama4_text"}},
+                          .shapes = {{"model.layers.0.feed_forward.experts.gate_up_proj", {3, 10, 7}}}};
+  write_experts(folder / "c", model);
+  EXPECT_USER_ERROR(export_checkpoint(Checkpoint(folder / "c"), folder / "m", {.experts = Experts::separate}),
+                    folder / "c: a llama4_text model is not written with separate experts; they are always fused");
+  write_experts(folder / "d", {.config = {{"model_type", "mixtral"}}, .shapes = {{"w", {3, 10, 7}}}});
+  EXPECT_USER_ERROR(export_checkpoint(Checkpoint(folder / "d"), folder / "m", {.experts = Experts::fused}),
+                    folder / "d: a mixtral model has no experts");
+  EXPECT_FALSE(std::filesystem::exists(folder / "m"));
 }

@@ -213,7 +213,7 @@ TEST(HfWriterErrors, a_full_disk_names_the_file_and_removes_the_temporaries) {
 }
 
 namespace {
-std::string misfit(std::vector<ExpectedTensor> expected, const std::function<bool(std::string_view)>& ignored = {}) {
+std::string misfit(std::vector<NamedShape> expected, const std::function<bool(std::string_view)>& ignored = {}) {
   const SafetensorsFolder folder(".cache/oracle/files/sharded");    // a [2, 3], b [4], c [5]
   return test::user_error_of([&] { check_tensors(folder, expected, ignored); });
 }
@@ -231,7 +231,7 @@ TEST(CheckTensors, missing_extra_and_misshapen_are_named_at_once) {
             "  not in the model: c [5]");
 }
 TEST(CheckTensors, at_most_8_lines_and_every_kind_is_seen) {
-  std::vector<ExpectedTensor> expected = {{"a", {1}}, {"b", {4}}};
+  std::vector<NamedShape> expected = {{"a", {1}}, {"b", {4}}};
   for (int i = 0; i < 16; ++i) expected.push_back({fmt::format("layer{}", i), {1}});
   const std::string message = misfit(expected);
   EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 7);

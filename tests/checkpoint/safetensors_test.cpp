@@ -95,8 +95,9 @@ TEST(SafetensorsErrors, entry_that_is_no_object) {
   EXPECT_EQ(error_of(R"({"a": {"dtype": "F32", "shape": [1]}})", 4), "tensor 'a' has no 'data_offsets'");
 }
 TEST(SafetensorsErrors, unknown_dtype) {
-  EXPECT_EQ(error_of(R"({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}})", 1),
-            "tensor 'a' has dtype \"F8_E4M3\"; supported: F64, F32, F16, BF16, I64, I32, I16, U16, U8, BOOL");
+  EXPECT_EQ(
+      error_of(R"({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}})", 1),
+      "tensor 'a' has dtype \"F8_E4M3\"; supported: F64, F32, F16, BF16, I64, I32, I16, U16, U8, BOOL; make a folder in bf16 of it first");
   EXPECT_EQ(error_of(R"({"a": {"dtype": 7, "shape": [1], "data_offsets": [0, 1]}})", 1).substr(0, 21), "tensor 'a' has dtype ");
 }
 TEST(SafetensorsErrors, negative_or_broken_shape) {
