@@ -82,6 +82,7 @@ Json identity(const RunConfig& config, const Corpus& corpus) {
 
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
   executor.set_argument("lr", rates.lr);
+  executor.set_argument(kMicroBatchShare, 1.0 / static_cast<double>(executor.num_micro_batches()));
   executor.set_argument("beta1", rates.beta1);
   executor.set_argument("beta2", rates.beta2);
   const auto t = static_cast<double>(committed + 1);

@@ -22,7 +22,12 @@ Graph optimize(Graph graph, const Options& options) {
   if (weights.empty()) user_error("optimize: the graph has no trainable state");
   if (!graph.find("loss_sum") || !graph.find("seed")) user_error("optimize: the graph has no @loss_sum and @seed");
 
-  const Value loss = b.mul(graph.find("loss_sum"), graph.find("seed"));
+  Value loss = b.mul(graph.find("loss_sum"), graph.find("seed"));
+  if (const Value aux = graph.find("aux_sum")) {
+    const Value mean = b.mul(aux, b.argument(kMicroBatchShare));
+    b.metric("aux_loss", mean);
+    loss = b.add(loss, mean);
+  }
   Values squares;
   for (const Value g : gradients) squares.push_back(b.sumsq(g));
   const Value norm = b.square_root(b.add_n(squares));
