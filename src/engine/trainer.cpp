@@ -263,6 +263,7 @@ class Run {
                            : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
     for (const std::string& line : banner) log_->say(line);
     for (const std::string& line : in_.corpus->description(config_.run.steps * config_.batch.global)) log_->say(line);
+    if (const std::string note = in_.source.folder ? left_out(*in_.source.folder) : ""; !note.empty()) log_->say(note);
     const Graph& graph = executor_.graph();
     std::int64_t parameters = 0;
     for (const Value v : graph.all(ValueKind::state))
