@@ -15,7 +15,7 @@ constexpr const char* kPlan =
     "layers.*.self_attn.q_proj colwise; layers.*.self_attn.k_proj colwise; layers.*.self_attn.v_proj colwise; "
     "layers.*.self_attn.o_proj rowwise; layers.*.mlp.gate_proj colwise; layers.*.mlp.up_proj colwise; layers.*.mlp.down_proj rowwise";
 
-std::string tp_plan(const Json& config, const DenseConfig& model) {
+std::string tp_plan(const Json& config, const ModelConfig& model) {
   std::string plan = kPlan;
   if (const auto given = config.find("base_model_tp_plan"); given != config.end() && given->is_object() && !given->empty()) {
     plan.clear();
@@ -62,13 +62,13 @@ std::string plan_of_specs(const Json& specs, const std::string& model_type) {
 }
 
 // Where head atoms go from kv heads to the query heads of each: a cut there lets tp and sp use both.
-std::int64_t head_cut(const DenseConfig& model, const ParallelConfig& p) {
+std::int64_t head_cut(const ModelConfig& model, const ParallelConfig& p) {
   const std::int64_t of_tp = std::gcd(model.kv_heads, p.tp);
   if (of_tp < p.tp) return p.tp / of_tp;
   return p.tp * p.sp / std::gcd(model.kv_heads / p.tp, p.sp);
 }
 
-void check_degrees(const RunConfig& run, const DenseConfig& model) {
+void check_degrees(const RunConfig& run, const ModelConfig& model) {
   const ParallelConfig& p = run.parallel;
   const auto fits = [&](const char* axis, std::int64_t degree, const char* what, std::int64_t extent) {
     if (degree > extent)
@@ -88,7 +88,7 @@ void check_degrees(const RunConfig& run, const DenseConfig& model) {
 
 }    // namespace
 
-void set_placement(Options& options, const RunConfig& run, const Json& config, const DenseConfig& model) {
+void set_placement(Options& options, const RunConfig& run, const Json& config, const ModelConfig& model) {
   const ParallelConfig& p = run.parallel;
   if (p.ranks == 1) return;
   check_degrees(run, model);

@@ -42,7 +42,7 @@ RunPlan plan_run(const RunConfig& config) {
   const Json model = !source.from_scratch()      ? read_model_config(source.folder)
                      : source.config.is_string() ? read_json(source.config.get<std::string>())
                                                  : source.config;
-  const DenseConfig parsed = parse_model_config(model, where);
+  const ModelConfig parsed = parse_model_config(model, where);
   StepOptions options{.where = where};
   if (config.data.packing == Packing::documents) {
     options.documents = std::max<std::int64_t>(1, config.data.seq_len / kTokensOfDocument);

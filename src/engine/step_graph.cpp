@@ -8,7 +8,7 @@
 
 namespace sheaf {
 
-Graph training_step(const RunConfig& config, const Json& model, const DenseConfig& parsed, const StepOptions& step) {
+Graph training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& step) {
   const ModelShape shape{.rows = config.batch.micro * config.parallel.dp, .seq_len = config.data.seq_len, .documents = step.documents};
   Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32, Mode::train, step.where);
   Options options;

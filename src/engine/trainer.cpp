@@ -105,7 +105,7 @@ void return_freed_memory() {
 #endif
 }
 
-CorpusOptions corpus_options(const RunConfig& config, const DenseConfig& model, const std::atomic<bool>& stop) {
+CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, const std::atomic<bool>& stop) {
   return {.seq_len = config.data.seq_len,
           .packing = config.data.packing,
           .tokenizer = config.data.tokenizer,
@@ -127,7 +127,7 @@ struct Inputs {
   DeviceKind device;
   Model source;
   std::string where;    // the model's configuration is from
-  DenseConfig model;
+  ModelConfig model;
   std::optional<Corpus> corpus, eval_corpus;
   Graph step;
   double peak_flops = 0;

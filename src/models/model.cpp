@@ -7,8 +7,15 @@ namespace sheaf {
 Graph build_model(const Json& config, const ModelShape& shape, DType compute, Mode mode, const std::string& where) {
   Graph graph;
   Builder b(graph, Segment::first, compute, mode == Mode::score);
-  const ModelValues values = build_dense(b, parse_model_config(config, where), shape);    // every family so far is dense
-  mode == Mode::train ? write_mean_loss(b, values.nll) : write_scores(b, values.nll);
+  const ModelConfig parsed = parse_model_config(config, where);
+  const ModelValues values = build_decoder(b, parsed, shape);
+  if (mode == Mode::train) {
+    write_mean_loss(b, values.nll);
+    if (const Value aux = write_aux_loss(b, parsed, values)) b.step_sum("aux_sum", aux);
+    if (const Value load = expert_load(b, values)) b.step_sum("load", load);
+  } else {
+    write_scores(b, values.nll);
+  }
   return graph;
 }
 

@@ -26,6 +26,11 @@ Value Builder::parameter(const std::string& name, Shape shape, const std::string
   return graph_.declare(ValueKind::state, name + ".c", {compute_, std::move(shape), {}}, {{"of", Text(name)}});
 }
 
+Value Builder::parameter_fp32(const std::string& name, Shape shape, const std::string& init, double std, bool trained) {
+  return graph_.declare(ValueKind::state, name, {DType::fp32, std::move(shape), {}},
+                        {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(trained && !frozen_)}});
+}
+
 Value Builder::constant(std::string name, DType dtype, Shape shape, std::vector<double> data) {
   SHEAF_CHECK(static_cast<std::int64_t>(data.size()) == num_elements(shape), "constant '{}' has {} numbers for {} elements", name,
               data.size(), num_elements(shape));

@@ -36,6 +36,8 @@ class Builder {
   // A weight, named as in the HF folder, dims split and never merged. init: "normal" (std), "zeros" or "ones".
   // Returns what ops see: @name in fp32 or frozen, the derived @name.c otherwise.
   Value parameter(const std::string& name, Shape shape, const std::string& init, double std = 0);
+  // One that ops see in fp32 whatever the compute dtype. Not trained: a buffer that is loaded and saved as a weight.
+  Value parameter_fp32(const std::string& name, Shape shape, const std::string& init, double std = 0, bool trained = true);
   Value constant(std::string name, DType dtype, Shape shape, std::vector<double> data);
   Value argument(const std::string& name, DType dtype = DType::fp32);    // @step.NAME; declared once, then found
   // Sum of a value over the micro-batches of the step, seen by the epilogue.

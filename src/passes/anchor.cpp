@@ -13,8 +13,9 @@
 //             3       use + suffix           use + suffix     use + suffix        small parameters: @w.c stays at use
 //
 //           States of experts (attribute dims, with letters e and m) lie by e over ep and by m over etp; their suffix is the atoms of edp.
-//           The suffix of others is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks) nest in it
-//           by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites it.
+//           The suffix of others is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks)
+//           nest in it by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites
+//           it.
 //
 // A weight of a HuggingFace file is [out, in]; our states split either into dims (q: [hk, r, d, H]). colwise cuts the dims of `out`,
 // rowwise those of `in`. Heads are cut whole: atoms go to hk while their product divides it, then to r, never to d. What divides neither is
@@ -148,8 +149,11 @@ class Anchors {
   void place_state(Value w) {
     const ValueInfo& info = graph_[w];
     const Placement of_plan = state_placement(info);    // which notes what the plan matches
-    const bool experts = info.attrs.has("dims") && graph_.mesh.size(graph_.mesh.axis("edp")) * graph_.mesh.size(graph_.mesh.axis("ep")) *
-                                                           graph_.mesh.size(graph_.mesh.axis("etp")) > 1 && info.attrs.has("trainable");
+    const bool experts =
+        info.attrs.has("dims") &&
+        graph_.mesh.size(graph_.mesh.axis("edp")) * graph_.mesh.size(graph_.mesh.axis("ep")) * graph_.mesh.size(graph_.mesh.axis("etp")) >
+            1 &&
+        info.attrs.has("trainable");
     const Placement use = info.attrs.has("dims") ? by_letters(info.attrs.text("dims")) : of_plan;
     const auto suffix = [&](std::int64_t ranks) { return experts ? expert_suffix(ranks) : this->suffix(ranks); };
     graph_[w].type.placement = use;
@@ -230,8 +234,10 @@ class Anchors {
     std::size_t d = 0;
     for (const std::int64_t extent : file_shape(info)) {
       std::int64_t product = 1;
-      do product *= shape[d++];
-      while (product < extent && d < shape.size());
+      if (extent > 1 || (d < shape.size() && shape[d] == 1)) {    // else: a dim of 1 that only the file has
+        do product *= shape[d++];
+        while (product < extent && d < shape.size());
+      }
       ends.push_back(d);
     }
     return ends;

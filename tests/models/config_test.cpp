@@ -12,6 +12,11 @@ namespace {
 const char* const kBase =
     R"({"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4})";
 
+// What families with experts want besides; the others ignore it.
+const char* const kExperts =
+    R"({"num_key_value_heads": 4, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_group": 2, "topk_group": 1,
+        "first_k_dense_replace": 1, "shared_expert_intermediate_size": 20, "intermediate_size_mlp": 48})";
+
 // The base config of a family with some keys changed; a null is kept as null.
 Json config(const std::string& model_type, const char* changes = "{}") {
   Json json = parse_json(kBase, "base");
@@ -20,14 +25,20 @@ Json config(const std::string& model_type, const char* changes = "{}") {
   for (const auto& [key, value] : patch.items()) json[key] = value;
   return json;
 }
-DenseConfig parse(const std::string& model_type, const char* changes = "{}") { return parse_model_config(config(model_type, changes)); }
+ModelConfig parse(const std::string& model_type, const char* changes = "{}") { return parse_model_config(config(model_type, changes)); }
+
+std::vector<std::int64_t> windows(const ModelConfig& c) {
+  std::vector<std::int64_t> out;
+  for (const LayerConfig& layer : c.layers) out.push_back(layer.window);
+  return out;
+}
 
 }    // namespace
 
 TEST(ModelConfig, old_and_new_spellings_mean_the_same) {
-  const DenseConfig old =
+  const ModelConfig old =
       parse("llama", R"({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4}, "torch_dtype": "bfloat16"})");
-  const DenseConfig fresh =
+  const ModelConfig fresh =
       parse("llama", R"({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000}, "dtype": "bfloat16"})");
   EXPECT_EQ(old.rope, fresh.rope);
   EXPECT_EQ(old.rope.theta, 5e5);
@@ -53,17 +64,16 @@ TEST(ModelConfig, missing_and_null_keys_take_the_defaults_of_the_family) {
 
 TEST(ModelConfig, sliding_windows_follow_the_family) {
   using W = std::vector<std::int64_t>;
-  EXPECT_EQ(parse("llama").windows, (W{0, 0, 0, 0}));
+  EXPECT_EQ(windows(parse("llama")), (W{0, 0, 0, 0}));
   const char* kv = R"({"num_key_value_heads": 4})";
-  EXPECT_EQ(parse("mistral", kv).windows, (W{4096, 4096, 4096, 4096}));
-  EXPECT_EQ(parse("mistral", R"({"num_key_value_heads": 4, "sliding_window": null})").windows, (W{0, 0, 0, 0}));
-  EXPECT_EQ(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9})").windows, (W{0, 0, 0, 0}));
+  EXPECT_EQ(windows(parse("mistral", kv)), (W{4096, 4096, 4096, 4096}));
+  EXPECT_EQ(windows(parse("mistral", R"({"num_key_value_heads": 4, "sliding_window": null})")), (W{0, 0, 0, 0}));
+  EXPECT_EQ(windows(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9})")), (W{0, 0, 0, 0}));
   EXPECT_EQ(
-      parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3})").windows,
+      windows(parse("qwen2", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 3})")),
       (W{0, 0, 0, 9}));
-  EXPECT_EQ(parse("qwen3", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true,
-                               "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]})")
-                .windows,
+  EXPECT_EQ(windows(parse("qwen3", R"({"num_key_value_heads": 4, "sliding_window": 9, "use_sliding_window": true,
+                               "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]})")),
             (W{9, 0, 0, 9}));
 }
 
@@ -145,7 +155,7 @@ TEST(ModelConfig, each_error_names_file_key_value_and_what_is_supported) {
 TEST(ModelConfig, every_supported_family_builds) {
   for (const std::string& type : supported_model_types())
     for (const DType compute : {DType::fp32, DType::bf16}) {
-      const Graph graph = build_model(config(type, R"({"num_key_value_heads": 2})"), {2, 8}, compute);
+      const Graph graph = build_model(config(type, kExperts), {2, 8}, compute);
       verify(graph, Level::l1);
       EXPECT_EQ(print(parse_graph(print(graph), all_ops())), print(graph)) << type << ": text does not round-trip";
     }
@@ -158,13 +168,13 @@ TEST(ModelConfig, an_embedding_with_padding_says_so) {
 
 // Llama-2-7B: 6738415616 parameters, of which the embedding has 32000 x 4096 and the 65 norms 4096 each.
 TEST(ModelConfig, flops_of_llama_2_7b_are_six_per_matmul_parameter_and_the_causal_half_of_attention) {
-  const DenseConfig c = parse(
+  const ModelConfig c = parse(
       "llama",
       R"({"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32})");
   EXPECT_EQ(matmul_parameters(c), 6738415616.0 - 32000.0 * 4096 - 65 * 4096);
   EXPECT_EQ(model_flops_per_token(c, 4096), 6 * matmul_parameters(c) + 6.0 * 32 * 4096 * 4096);
-  DenseConfig windowed = c;
-  for (auto& w : windowed.windows) w = 4096;
+  ModelConfig windowed = c;
+  for (LayerConfig& layer : windowed.layers) layer.window = 4096;
   EXPECT_EQ(model_flops_per_token(windowed, 4096), model_flops_per_token(c, 4096));
   EXPECT_LT(model_flops_per_token(windowed, 8192), model_flops_per_token(c, 8192));
 }

@@ -1,6 +1,8 @@
 // Logits, loss and every gradient of tiny models of every family, flag and rope type against HF transformers in fp32.
 #include "models/oracle.h"
 
+#include <ATen/ops/gather.h>
+#include <ATen/ops/sort.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -40,33 +42,78 @@ const char* const kFixtures[] = {"llama",
                                  "qwen2_sliding_tied",
                                  "qwen3",
                                  "qwen3_tied_default_head_dim",
-                                 "qwen3_bias_layer_types"};
+                                 "qwen3_bias_layer_types",
+                                 "mixtral",
+                                 "mixtral_aux_window",
+                                 "qwen2_moe",
+                                 "qwen2_moe_sliding_aux",
+                                 "qwen3_moe",
+                                 "qwen3_moe_sliding_aux",
+                                 "olmoe",
+                                 "olmoe_clip_aux",
+                                 "deepseek_v2",
+                                 "deepseek_v2_groups_yarn",
+                                 "deepseek_v3",
+                                 "deepseek_v3_yarn",
+                                 "deepseek_v3_dense",
+                                 "glm4_moe",
+                                 "glm4_moe_groups_qk_norm",
+                                 "gpt_oss",
+                                 "gpt_oss_aux",
+                                 "ernie4_5_moe",
+                                 "ernie4_5_moe_aux",
+                                 "minimax_m2",
+                                 "minimax_m2_aux",
+                                 "llama4",
+                                 "llama4_top2"};
 
 // Two fp32 programs that differ in the order of sums.
 constexpr double kTolerance = 1e-5;
 
 class Oracle : public ::testing::TestWithParam<const char*> {};
 
+// How many decisions differ from HF's, over all layers with experts. One may only where its score and that of the expert in its place are
+// as good as equal: correct programs that sum in another order decide it either way.
+std::int64_t differing_decisions(const Fixture& fixture, const StepResult& step) {
+  std::int64_t differing = 0;
+  for (std::size_t i = 0; i < step.routers.size(); ++i) {
+    const auto& [scores, chosen] = step.routers[i];
+    const at::Tensor theirs = fixture.oracle.at(fmt::format("choices.{}", i));
+    const auto chosen_scores = [&](const at::Tensor& ids) { return std::get<0>(at::sort(at::gather(scores, -1, ids.to(at::kLong)), -1)); };
+    const auto sorted = [](const at::Tensor& ids) { return std::get<0>(at::sort(ids.to(at::kLong), -1)); };
+    const at::Tensor differs = sorted(chosen).ne(sorted(theirs)).any(-1);
+    const at::Tensor gap = chosen_scores(chosen).sub(chosen_scores(theirs)).abs().amax(-1);
+    EXPECT_LT(gap.masked_select(differs).sum().item<double>(), 1e-5) << "layer " << i << " sends tokens elsewhere than HF";
+    differing += differs.sum().item<std::int64_t>();
+  }
+  if (differing > 0) fmt::print("{}: {} decisions differ from HF's by a tie\n", fixture.folder, differing);
+  return differing;
+}
+
 }    // namespace
 
 TEST_P(Oracle, logits_loss_and_every_gradient_equal_transformers) {
   const Fixture fixture = read_fixture(GetParam());
-  const StepResult step = run_step(fixture, 1);
+  StepResult step = run_step(fixture);
+  if (differing_decisions(fixture, step) > 0) step = run_step(fixture, {.replay = true});
   double worst = relative_error(step.logits, fixture.oracle.at("logits"));
   std::string where = "logits";
   EXPECT_LE(worst, kTolerance) << "logits";
   const double loss = fixture.oracle.at("loss").item<double>();
   EXPECT_NEAR(step.loss, loss, kTolerance * loss);
   double squares = 0;
-  for (const auto& [name, weight] : fixture.model) {
+  std::size_t parameters = 0;
+  for (const auto& [key, expected] : fixture.oracle) {
+    if (!key.starts_with("grad.")) continue;
+    const std::string name = key.substr(5);
+    ++parameters;
     ASSERT_TRUE(step.gradients.contains(name)) << name << ": a parameter of HF without a gradient here";
-    const at::Tensor& expected = fixture.oracle.at("grad." + name);
     squares += expected.to(at::kDouble).square().sum().item<double>();
     const double error = relative_error(step.gradients.at(name), expected);
     EXPECT_LE(error, kTolerance) << name;
     if (error > worst) worst = error, where = name;
   }
-  EXPECT_EQ(step.gradients.size(), fixture.model.size()) << "a parameter here that HF lacks";
+  EXPECT_EQ(step.gradients.size(), parameters) << "a parameter here that HF lacks";
   EXPECT_NEAR(step.grad_norm, std::sqrt(squares), kTolerance * std::sqrt(squares));
   EXPECT_EQ(step.tokens, fixture.oracle.at("labels").ge(0).sum().item<std::int64_t>());
   EXPECT_EQ(step.commit, 1);
@@ -112,7 +159,7 @@ TEST(Models, a_fixture_notices_when_its_feature_is_lost) {
   for (const auto& [name, patch] : changes) {
     Fixture fixture = read_fixture(name);
     fixture.config.merge_patch(parse_json(patch, "patch"));
-    EXPECT_GE(relative_error(run_step(fixture, 1).logits, fixture.oracle.at("logits")), 20 * kTolerance) << name << " with " << patch;
+    EXPECT_GE(relative_error(run_step(fixture).logits, fixture.oracle.at("logits")), 20 * kTolerance) << name << " with " << patch;
   }
 }
 
@@ -137,7 +184,7 @@ TEST(Models, states_have_the_names_and_shapes_of_the_file) {
 TEST(Models, two_micro_batches_give_the_numbers_of_one) {
   for (const char* name : {"llama_tied", "qwen3_bias_layer_types"}) {
     const Fixture fixture = read_fixture(name);
-    const StepResult one = run_step(fixture, 1), two = run_step(fixture, 2);
+    const StepResult one = run_step(fixture), two = run_step(fixture, {.num_micro_batches = 2});
     EXPECT_NEAR(one.loss, two.loss, 1e-6 * one.loss);
     EXPECT_EQ(one.tokens, two.tokens);
     EXPECT_LE(relative_error(two.logits, one.logits.slice(0, 0, 1)), 1e-6) << name;    // segment first is row 0
@@ -150,7 +197,7 @@ TEST(Models, two_micro_batches_give_the_numbers_of_one) {
 TEST(Models, bf16_compute_is_close_to_fp32) {
   for (const char* name : {"llama_bias", "qwen2_sliding_tied", "qwen3"}) {
     const Fixture fixture = read_fixture(name);
-    const StepResult step = run_step(fixture, 2, DType::bf16);
+    const StepResult step = run_step(fixture, {.num_micro_batches = 2, .compute = DType::bf16});
     EXPECT_NEAR(step.loss, fixture.oracle.at("loss").item<double>(), 0.02 * step.loss);
     for (const auto& [parameter, gradient] : step.gradients) {
       EXPECT_EQ(gradient.scalar_type(), at::kFloat) << parameter << ": gradients accumulate in fp32";
