@@ -22,7 +22,8 @@ constexpr HubNames qwen(std::string_view model_type, std::string_view in_memory 
 constexpr std::array kHub = {
     mixtral("mixtral"),  mixtral("minimax_m2"), qwen("qwen2_moe"),
     qwen("qwen3_moe"),   qwen("olmoe"),         qwen("deepseek_v2"),
-    qwen("deepseek_v3"), qwen("glm4_moe"),      qwen("ernie4_5_moe", ".mlp.gate.moe_statics.", ".mlp.moe_statics.")};
+    qwen("deepseek_v3"), qwen("glm4_moe"),      qwen("ernie4_5_moe", ".mlp.gate.moe_statics.", ".mlp.moe_statics."),
+};
 constexpr std::string_view kMxfp4Family = "gpt_oss";
 constexpr std::int64_t kMxfp4Block = 32;    // numbers of a scale
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <filesystem>
 #include <map>
 #include <utility>
@@ -10,9 +11,8 @@
 #include "base/text.h"
 
 namespace sheaf {
-namespace {
 
-Json read_config(const std::string& folder) {
+Json read_model_config(const std::string& folder) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(folder, ignored)) user_error("{}: no such folder; a HuggingFace model folder was wanted", folder);
   const std::string path = std::filesystem::path(folder) / "config.json";
@@ -28,6 +28,8 @@ Json read_config(const std::string& folder) {
   return config;
 }
 
+namespace {
+
 DType most_of(std::span<const StoredTensor> tensors) {
   std::map<DType, std::int64_t> counts;
   for (const StoredTensor& tensor : tensors)
@@ -38,7 +40,25 @@ DType most_of(std::span<const StoredTensor> tensors) {
 
 }    // namespace
 
-HfFolder::HfFolder(const std::string& folder) : config_(read_config(folder)), weights_(folder), main_dtype_(most_of(weights_.tensors())) {}
+HfFolder::HfFolder(const std::string& folder)
+    : config_(read_model_config(folder)), weights_(folder), main_dtype_(most_of(weights_.tensors())) {}
+
+bool predicts_further(std::string_view name, const Json& config) {
+  if (config.contains("model_type") && config["model_type"] == "ernie4_5_moe" && name.starts_with("model.mtp")) return true;
+  const auto integer = [&](const char* key) {
+    return config.contains(key) && config[key].is_number_integer() ? config[key].get<std::int64_t>() : 0;
+  };
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return false;
+  std::int64_t layer = -1;
+  std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+  const std::int64_t behind = layer - integer("num_hidden_layers");
+  return behind >= 0 && behind < std::max(integer("num_nextn_predict_layers"), integer("num_mtp_layers"));
+}
+
+bool is_left_out(std::string_view name, const Json& config, bool tied_head) {
+  return name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight") || predicts_further(name, config);
+}
 
 void check_tensors(const SafetensorsFolder& folder, std::span<const NamedShape> expected,
                    const std::function<bool(std::string_view)>& ignored) {

@@ -14,12 +14,15 @@
 
 namespace sheaf {
 
+// config.json, without a quantization_config that reading the weights undoes. UserError: no such folder or file; other quantised weights.
+Json read_model_config(const std::string& folder);
+
 class HfFolder {
  public:
   explicit HfFolder(const std::string& folder);    // UserError: no such folder, no config.json, no, bad or quantised weights
 
   const std::string& path() const { return weights_.folder(); }
-  const Json& config() const { return config_; }    // without a quantization_config that reading undoes
+  const Json& config() const { return config_; }
   const SafetensorsFolder& weights() const { return weights_; }
   DType main_dtype() const { return main_dtype_; }    // the float dtype of most elements; fp32 where there is no float
 
@@ -32,6 +35,11 @@ class HfFolder {
 // One UserError of at most 8 lines that names missing, misshapen and extra tensors. Extra ones for which `ignored` is true are fine.
 void check_tensors(const SafetensorsFolder& folder, std::span<const NamedShape> expected,
                    const std::function<bool(std::string_view)>& ignored = {});
+
+// Tensors of layers that predict tokens beyond the next: numbered behind the others, or called mtp. transformers leaves them out as well.
+bool predicts_further(std::string_view name, const Json& config);
+// Tensors that the model of a folder does not have: those, buffers that old versions saved, the head of a tied model.
+bool is_left_out(std::string_view name, const Json& config, bool tied_head);
 
 // The files of a HF folder that go with the weights: tokenizer, chat template, generation_config. Paths, sorted. UserError: no such folder.
 std::vector<std::string> side_files(const std::string& folder);

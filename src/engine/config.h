@@ -55,6 +55,17 @@ struct BatchConfig {
   bool operator==(const BatchConfig&) const = default;
 };
 
+// How tokens reach experts that lie on other ranks (docs/experts.md).
+enum class ExpertPlan { automatic, exact, dedup, gather };
+struct ExpertConfig {
+  bool enabled = false;    // DeepSpeed's section; without it experts are cut over tp
+  ExpertPlan plan = ExpertPlan::automatic;
+  std::string preset;              // "": none
+  double balance_rate = 0;         // of the router's correction bias; 0: it stays
+  Json router = Json::object();    // what the section says of the router, by key: the model must say the same
+  bool operator==(const ExpertConfig&) const = default;
+};
+
 // dp = ranks / (tp · sp). Experts use ep · etp of the same ranks.
 struct ParallelConfig {
   std::int64_t ranks = 1, dp = 1, tp = 1, sp = 1, ep = 1, etp = 1;
@@ -78,6 +89,7 @@ struct RunConfig {
   RunOptions run;
   BatchConfig batch;
   ParallelConfig parallel;
+  ExpertConfig experts;
   double gradient_clipping = 0;    // 0: off
   bool bf16 = false;
   ZeroConfig zero;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "checkpoint/hf_folder.h"
 #include "engine/step_graph.h"
 #include "runtime/device.h"
 #include "runtime/device_info.h"
@@ -38,7 +39,7 @@ RunPlan plan_run(const RunConfig& config) {
   RunPlan plan{.config = config, .device = planned_device(config)};
   const ModelSource& source = config.model;
   const std::string where = source.from_scratch() ? "model.config" : source.folder + "/config.json";
-  const Json model = !source.from_scratch()      ? read_json(where)
+  const Json model = !source.from_scratch()      ? read_model_config(source.folder)
                      : source.config.is_string() ? read_json(source.config.get<std::string>())
                                                  : source.config;
   const ModelConfig parsed = parse_model_config(model, where);

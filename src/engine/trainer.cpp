@@ -82,6 +82,7 @@ Json identity(const RunConfig& config, const Corpus& corpus) {
 
 void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, std::int64_t committed) {
   executor.set_argument("lr", rates.lr);
+  executor.set_argument(kMicroBatchShare, 1.0 / static_cast<double>(executor.num_micro_batches()));
   executor.set_argument("beta1", rates.beta1);
   executor.set_argument("beta2", rates.beta2);
   const auto t = static_cast<double>(committed + 1);
@@ -262,6 +263,7 @@ class Run {
                            : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
     for (const std::string& line : banner) log_->say(line);
     for (const std::string& line : in_.corpus->description(config_.run.steps * config_.batch.global)) log_->say(line);
+    if (const std::string note = in_.source.folder ? left_out(*in_.source.folder) : ""; !note.empty()) log_->say(note);
     const Graph& graph = executor_.graph();
     std::int64_t parameters = 0;
     for (const Value v : graph.all(ValueKind::state))
@@ -296,6 +298,8 @@ class Run {
     done_.committed += record.committed;
     record.lr = rate.lr;
     record.tokens = static_cast<std::int64_t>(executor_.metric("tokens"));
+    if (executor_.graph().find("metric.aux_loss")) record.aux_loss = executor_.metric("aux_loss");
+    record.loads = expert_loads(executor_);
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     record.peak_bytes = static_cast<std::int64_t>(peak_bytes_);
     const auto all_tokens = static_cast<double>(config_.batch.global * config_.data.seq_len);

@@ -1,7 +1,6 @@
 #include "engine/weights.h"
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
 #include <span>
 #include <vector>
@@ -25,21 +24,6 @@ Values weights_of(const Graph& graph) {
 }
 
 std::string model_type(const Json& config) { return config.at("model_type").get<std::string>(); }
-
-// Tensors of a HF folder that are not of the model: buffers that old versions saved, the head of a tied model, and layers that predict
-// tokens beyond the next, which transformers leaves out as well: numbered behind the others, or called mtp.
-bool is_ignored(std::string_view name, const Json& config, bool tied_head) {
-  if (name.ends_with("rotary_emb.inv_freq") || (tied_head && name == "lm_head.weight")) return true;
-  if (model_type(config) == "ernie4_5_moe" && name.starts_with("model.mtp")) return true;
-  const auto integer = [&](const char* key) {
-    return config.contains(key) && config[key].is_number_integer() ? config[key].get<std::int64_t>() : 0;
-  };
-  constexpr std::string_view kLayers = "model.layers.";
-  std::int64_t layer = -1;
-  if (name.starts_with(kLayers)) std::from_chars(name.begin() + kLayers.size(), name.end(), layer);
-  const std::int64_t beyond = layer - integer("num_hidden_layers");
-  return beyond >= 0 && beyond < std::max(integer("num_nextn_predict_layers"), integer("num_mtp_layers"));
-}
 
 }    // namespace
 
@@ -75,7 +59,7 @@ void write_master(Executor& executor, Value v, const FillBox& fill) {
 Experts load_weights(Executor& executor, const HfFolder& folder, bool tied_head) {
   const Graph& graph = executor.graph();
   WeightReader reader(folder.weights(), model_type(folder.config()), weight_shapes(graph),
-                      [&](std::string_view name) { return is_ignored(name, folder.config(), tied_head); });
+                      [&](std::string_view name) { return is_left_out(name, folder.config(), tied_head); });
   const Values weights = weights_of(graph);
   for (std::size_t i = 0; i < weights.size(); ++i)
     // Splitting dims moves no element: a box of the state is runs of the weight.
@@ -84,6 +68,13 @@ Experts load_weights(Executor& executor, const HfFolder& folder, bool tied_head)
                    [&](std::int64_t first, std::int64_t at, std::int64_t count) { reader.read(i, first, count, to + at); });
     });
   return reader.experts();
+}
+
+std::string left_out(const HfFolder& folder) {
+  const auto tensors = folder.weights().tensors();
+  const auto further = std::count_if(tensors.begin(), tensors.end(),
+                                     [&](const StoredTensor& tensor) { return predicts_further(tensor.name, folder.config()); });
+  return further == 0 ? "" : fmt::format("{} tensors predict tokens beyond the next: left out, also of what is written", further);
 }
 
 void init_weights(Executor& executor, std::uint64_t seed) {

@@ -19,6 +19,9 @@ std::vector<NamedShape> weight_shapes(const Graph& graph);
 // its experts. UserError naming missing, extra and misshapen tensors.
 Experts load_weights(Executor& executor, const HfFolder& folder, bool tied_head);
 
+// What of a folder is no part of the model though it has weights, for the banner; "": nothing.
+std::string left_out(const HfFolder& folder);
+
 // As the states' `init` says: a pure function of (seed, name, global index), the same on any mesh.
 void init_weights(Executor& executor, std::uint64_t seed);
 

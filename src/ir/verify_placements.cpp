@@ -27,6 +27,7 @@ class NodeCheck {
         cut(node_.in[i], rule_.in[p++]);
         operands_.emplace_back(node_.op->operands[std::min(i, node_.op->operands.size() - 1)], node_.in[i]);
       }
+    cut_by_outputs();
     for (const auto& [factor, atoms] : of_) {
       if (used_ & mask(atoms)) fail(fmt::format("factor {} is cut by an atom that cuts another one", factor));
       used_ |= mask(atoms);
@@ -70,6 +71,17 @@ class NodeCheck {
       if (!fresh && known->second != atoms)
         fail(fmt::format("{} cuts factor {} in another way than an operand before", name_of(graph_, v), factors[d]));
     }
+  }
+  // A factor that only outputs have may be cut where the op owns it: every rank makes its own piece.
+  void cut_by_outputs() {
+    for (std::size_t o = 0; o < node_.out.size(); ++o)
+      for (std::size_t d = 0; d < rule_.out[o].size(); ++d) {
+        const std::string& factor = rule_.out[o][d];
+        const bool of_operand = std::any_of(rule_.in.begin(), rule_.in.end(), [&](const Rule::Factors& f) {
+          return std::find(f.begin(), f.end(), factor) != f.end();
+        });
+        if (!of_operand && rule_.owner.contains(factor)) of_.emplace(factor, dim(placement(node_.out[o]), d));
+      }
   }
   // What operands are partial over: nothing, the same for all of `add`, or one of `linear`.
   std::uint32_t passing_partial() const {

@@ -6,6 +6,9 @@
 
 namespace sheaf {
 
+// The step argument 1 / number of micro-batches: the weight of a loss that is made of one micro-batch's statistics.
+inline constexpr const char* kMicroBatchShare = "micro_batch_share";
+
 // What an op yields: converts to the only output; more are indexed.
 struct Results : Values {
   using Values::Values;

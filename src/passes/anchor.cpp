@@ -2,7 +2,8 @@
 //
 // On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
 //           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number; a
-//           pattern that begins with re: is a regular expression for the whole name of a parameter. The first that matches holds.
+//           pattern that begins with re: is a regular expression for the whole name of a parameter; one that begins with ? need not match.
+//           The first that matches holds.
 // On exit:  graph.mesh. Inputs are cut by rows over dp and by tokens over sp. Every state has its storage placement: what its use needs
 //           (`use`), and a flat suffix by the ZeRO stage:
 //
@@ -72,6 +73,7 @@ const std::map<std::string_view, Cut> kStyles = {
 struct PlanEntry {
   std::string pattern;
   Cut cut;
+  bool must_match = true;
 };
 
 std::vector<PlanEntry> parse_plan(const std::string& text) {
@@ -93,7 +95,8 @@ std::vector<PlanEntry> parse_plan(const std::string& text) {
     } catch (const std::regex_error& error) {
       user_error("tp_plan: {} is no regular expression: {}", quote(pattern.substr(3)), error.what());
     }
-    plan.push_back({std::move(pattern), found->second});
+    const bool optional = pattern.starts_with('?');
+    plan.push_back({optional ? pattern.substr(1) : std::move(pattern), found->second, !optional});
   }
   return plan;
 }
@@ -131,7 +134,7 @@ class Anchors {
       p.dims.insert(p.dims.begin(), std::vector<Atom>{});    // micro-batches follow one another in time
     }
     for (std::size_t i = 0; i < plan_.size(); ++i)
-      if (!matched_[i]) no_match(plan_[i].pattern);
+      if (!matched_[i] && plan_[i].must_match) no_match(plan_[i].pattern);
   }
 
  private:

@@ -1,7 +1,8 @@
 // differentiate: adds the backward of the step's loss to the body.
 //
 // On entry: the body (segment first) ends in `accumulate @loss_sum, %l`; the prologue defines @seed's value: the derivative of the reported
-//           loss with respect to that sum, 1 / (valid tokens of the whole step). No mesh, no placement.
+//           loss with respect to that sum, 1 / (valid tokens of the whole step). Where there is an `accumulate @aux_sum, %a`, the mean of it
+//           over the micro-batches is a part of the loss. No mesh, no placement.
 // On exit:  every trainable state @w that the loss depends on has a carried value @w.grad and a node `accumulate @w.grad, %g`, in fp32
 //           for low-precision compute, right behind the node that makes %g: so a gradient that is added to what is there, or cut (ZeRO-2),
 //           need not wait for the others. Nothing else changed.
@@ -37,11 +38,12 @@ class Backward {
   void run() {
     const std::vector<Node> forward = graph_.nodes(Segment::first);
     mark_needed(forward);
-    const Value loss = graph_.find("loss_sum"), seed = graph_.find("seed");
+    const Value loss = graph_.find("loss_sum"), seed = graph_.find("seed"), aux = graph_.find("aux_sum");
     if (!loss || !seed) user_error("differentiate: the graph has no @loss_sum and @seed");
+    const Value aux_seed = aux ? b_.argument(kMicroBatchShare) : Value{};
     for (auto node = forward.rbegin(); node != forward.rend(); ++node) {
       if (node->op->name == "accumulate") {
-        if (node->in[0] == loss) contribute(node->in[1], seed);
+        if (node->in[0] == loss || node->in[0] == aux) contribute(node->in[1], node->in[0] == loss ? seed : aux_seed);
         continue;
       }
       visit(*node);

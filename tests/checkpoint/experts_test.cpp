@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 using Numbers = std::vector<float>;
+using Tensors = std::map<std::string, std::pair<std::vector<std::int64_t>, Numbers>>;    // of a folder
 
 std::int64_t size_of(const NamedShape& weight) {
   std::int64_t n = 1;
@@ -27,7 +28,7 @@ std::int64_t size_of(const NamedShape& weight) {
   return n;
 }
 
-// 4 experts of 3 x 6 and what is around them.
+// 4 experts, hidden size 7, 3 inside; and a router, which has another name on the Hub of mixtral.
 const std::vector<NamedShape> kWeights = {{"model.embed_tokens.weight", {5, 6}},
                                           {"model.layers.3.mlp.gate.weight", {4, 6}},
                                           {"model.layers.3.mlp.experts.gate_up_proj", {4, 6, 7}},
@@ -44,9 +45,7 @@ std::vector<Numbers> numbers_of(std::span<const NamedShape> weights) {
   return out;
 }
 
-// A folder of these tensors; without those for which `left_out` is true.
-void write(const std::string& folder, const std::string& type,
-           const std::map<std::string, std::pair<std::vector<std::int64_t>, Numbers>>& tensors) {
+void write(const std::string& folder, const std::string& type, const Tensors& tensors) {
   std::vector<TensorToWrite> declared;
   for (const auto& [name, tensor] : tensors) declared.push_back({name, DType::bf16, tensor.first});
   HfWriter writer(folder, {{"model_type", type}}, declared);
@@ -54,9 +53,8 @@ void write(const std::string& folder, const std::string& type,
   writer.finish();
 }
 // The tensors of a folder in one of the forms that are written, or transposed.
-std::map<std::string, std::pair<std::vector<std::int64_t>, Numbers>> tensors_in(Experts experts, const std::string& type,
-                                                                                std::span<const NamedShape> weights) {
-  std::map<std::string, std::pair<std::vector<std::int64_t>, Numbers>> out;
+Tensors tensors_in(Experts experts, const std::string& type, std::span<const NamedShape> weights) {
+  Tensors out;
   const std::vector<Numbers> data = numbers_of(weights);
   if (experts != Experts::transposed) {
     for (const WeightPart& part : parts_to_write(type, experts, weights, DType::bf16)) {

@@ -240,6 +240,18 @@ TEST(CheckTensors, at_most_8_lines_and_every_kind_is_seen) {
   EXPECT_TRUE(message.ends_with("\n  and 12 more")) << message;
 }
 
+TEST(HfFolder, layers_that_predict_further_are_left_out) {
+  const Json deepseek = {{"model_type", "deepseek_v3"}, {"num_hidden_layers", 61}, {"num_nextn_predict_layers", 1}};
+  EXPECT_TRUE(predicts_further("model.layers.61.mlp.experts.0.up_proj.weight", deepseek));
+  for (const char* name : {"model.layers.60.mlp.gate.weight", "model.layers.62.mlp.gate.weight", "model.layers.6.mlp.gate.weight",
+                           "model.layers..mlp", "model.norm.weight"})
+    EXPECT_FALSE(predicts_further(name, deepseek)) << name;
+  EXPECT_FALSE(predicts_further("model.layers.61.mlp.gate.weight", {{"num_hidden_layers", 61}}));    // a layer too many
+  EXPECT_TRUE(predicts_further("model.mtp_block.0.mlp.up_proj.weight", {{"model_type", "ernie4_5_moe"}}));
+  EXPECT_FALSE(is_left_out("lm_head.weight", deepseek, false));
+  EXPECT_TRUE(is_left_out("lm_head.weight", deepseek, true));
+}
+
 // Run by read_by_transformers.py, which gives the folder and then reads what is in it.
 TEST(HfWriterForPython, writes_folders) {
   const char* target = std::getenv("SHEAF_TEST_WRITE_TO");

@@ -133,6 +133,7 @@ class Commands(Case):
             self.assertEqual(struct.unpack(f"<{len(wide)}H", data), tuple((x + 0x7fff + (x >> 16 & 1)) >> 16 for x in wide), name)
         self.assertEqual(json.loads((self.at / "bf16/config.json").read_text())["dtype"], "bfloat16")
         self.failed("export", self.output, "--dtype", "fp8", says=["fp8", "bf16"])
+        self.failed("export", self.output, "--experts", "fused", says=["a llama model has no experts"])
 
     def test_verify_names_file_and_chunk_of_all_damage(self):
         done = sheaf("checkpoint", "verify", self.output)

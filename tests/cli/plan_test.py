@@ -157,7 +157,7 @@ class Plan(Case):
         refused("sequence_parallel_size 16 over 8 tokens of a row", ranks=16, sequence_parallel_size=16)
         refused("train_batch_size", train_batch_size=7)
         refused("unknown key", overrides=["run.stepz=1"])
-        refused("absent/config.json", model="absent")
+        refused("absent: no such folder", model="absent")
         refused("--ranks", ranks=0)
         self.refused(sheaf("plan"), "one run file", "sheaf plan --help")
         self.refused(sheaf("plan", self.at / "absent.json", "--ranks", 2), "absent.json")
