@@ -82,6 +82,30 @@ std::vector<Degree> expert_degrees(const RunConfig& run, const ModelConfig& mode
   return {{"edp", p.ranks / (p.ep * etp)}, {"ep", p.ep}, {"etp", etp}};
 }
 
+std::string expert_order(const RunConfig& run, const ModelConfig& model) {
+  const Json& given = run.experts.order;
+  if (given.empty() || !model.moe) return "";
+  const Json layers = given[0].is_array() ? given : Json::array({given});
+  const std::int64_t routed = model.routed_layers(), experts = model.moe->experts;
+  if (given[0].is_array() && std::ssize(layers) != routed)
+    user_error("run.expert_order: found {} lists, wanted one for each of the {} layers with experts, or one for all", layers.size(),
+               routed);
+  std::string text;
+  for (const Json& layer : layers) {
+    std::vector<bool> seen(static_cast<std::size_t>(experts));
+    std::vector<std::string> numbers;
+    for (const Json& number : layer) {
+      const bool valid = number.is_number_integer() && number >= 0 && number < experts && !seen[number.get<std::size_t>()];
+      if (!valid) user_error("run.expert_order: found {}; wanted each of the numbers 0 to {} once", layer.dump(), experts - 1);
+      seen[number.get<std::size_t>()] = true;
+      numbers.push_back(number.dump());
+    }
+    if (std::ssize(numbers) != experts) user_error("run.expert_order: found {} numbers, the model has {} experts", numbers.size(), experts);
+    text += (text.empty() ? "" : "; ") + join(numbers, " ");
+  }
+  return text;
+}
+
 std::string expert_plan(const RunConfig& run, const ModelConfig& model) {
   constexpr const char* kNames[] = {"", "exact", "dedup", "gather"};
   if (run.experts.plan != ExpertPlan::automatic || !model.moe)

@@ -116,7 +116,7 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
       const Node& node = graph.nodes(s)[n];
       Call call{.node = &node, .dynamic = DynamicRows::touches(graph, node)};
       std::int64_t bytes = 0;
-      if (node.op == &op(OpId::exchange_rows) && call.dynamic) {
+      if (exchanges_rows(*node.op) && call.dynamic) {
         dynamic->add_exchange(node, *options.transport, purpose(graph, node, s, n));
       } else if (is_move(*node.op) && options.transport) {
         call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
