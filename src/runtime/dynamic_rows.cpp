@@ -76,7 +76,12 @@ void DynamicRows::compute(Call& call) {
   const std::int64_t rows = rows_of(call);
   for (std::size_t o = 0; o < call.out.size(); ++o)
     if (graph_.has_dynamic_rows(call.node->out[o])) call.out[o] = make(call.node->out[o], rows);
-  if (rows > 0 || !graph_.has_dynamic_rows(call.node->out[0])) measured([&] { call.launch(); });
+  if (call.collective) {
+    SHEAF_CHECK(call.node->op == &op(OpId::to_partial), "{} of rows whose number is not known before", call.node->op->name);
+    call.collective->run(call.in, call.out, nullptr);
+  } else if (rows > 0 || !graph_.has_dynamic_rows(call.node->out[0])) {
+    measured([&] { call.launch(); });
+  }
   if (call.node->op != &op(OpId::route)) return;
   const std::int64_t used = call.out[0].ge(0).sum().item<std::int64_t>();
   for (const Value v : call.node->out) {

@@ -254,7 +254,7 @@ void Executor::Impl::run(Segment segment) {
     const auto begin = std::chrono::steady_clock::now();
     if (side)
       for (const std::size_t other : call.awaits) side->wait_for(other);
-    if (call.collective) {
+    if (call.collective && !call.dynamic) {
       const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
       side && !timing ? side->run(n, run) : run();
     } else {
