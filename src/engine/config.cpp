@@ -173,7 +173,7 @@ struct Reader {
     (*this)(path("preset_model").c_str(), experts.preset);
     read_or(path("load_balance_coeff").c_str(), experts.balance_rate, 0.0);
     for (const char* key : kRouterKeys)
-      if (settings.given(path(key)) && !settings.get(path(key)).is_null()) experts.router[key] = settings.get(path(key));
+      if (settings.get(path(key)) != settings.key(path(key)).preset) experts.router[key] = settings.get(path(key));
   }
   void operator()(const char* path, SchedulerConfig& x) {
     const Json& type = settings.get(path);
@@ -219,12 +219,11 @@ struct Writer {
   void operator()(const char* section, const ParallelConfig& x, const ExpertConfig& experts) {
     const auto path = [&](std::string_view key) { return fmt::format("{}.{}", section, key); };
     put(path("enabled").c_str(), experts.enabled);
-    if (!experts.enabled) return;
     put(path("autoep_size").c_str(), x.ep);
     put(path("expert_tensor_parallel_size").c_str(), x.etp);
     (*this)(path("preset_model").c_str(), experts.preset);
     put(path("load_balance_coeff").c_str(), experts.balance_rate > 0 ? Json(experts.balance_rate) : Json());
-    for (const auto& [key, value] : experts.router.items()) put(path(key).c_str(), value);
+    for (const char* name : kRouterKeys) put(path(name).c_str(), experts.router.value(name, key(path(name).c_str()).preset));
   }
   void operator()(const char* path, const SchedulerConfig& x) {
     if (x.index() > 0) scheduler = key(path).choices.at(x.index() - 1);

@@ -64,8 +64,7 @@ void check_experts(const RunConfig& run, const ModelConfig& model) {
   check_preset(run.experts.preset, model.model_type);
   const Json own = router_of(m);
   for (const auto& [key, value] : run.experts.router.items()) {
-    const bool default_scale = key == "route_scale" && value == 1.0;
-    if (value == "auto" || default_scale || value == own.at(key)) continue;
+    if (value == "auto" || value == own.at(key)) continue;
     user_error("expert_parallel.{}: found {}, but the router of this {} model has {}; leave it out", key, value.dump(), model.model_type,
                own.at(key).dump());
   }
