@@ -76,7 +76,7 @@ int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
   check_device(device);
   const HfFolder folder(a.model);
   const std::string where = folder.path() + "/config.json";
-  const DenseConfig model = parse_model_config(folder.config(), where);
+  const ModelConfig model = parse_model_config(folder.config(), where);
   const Corpus corpus({{a.data}}, {.seq_len = a.seq_len,
                                    .packing = a.packing == "documents" ? Packing::documents : Packing::concat,
                                    .tokenizer = a.tokenizer,

@@ -58,6 +58,9 @@ void scheduler_fields(V& v, WarmupCosineLR& s) {
   v("scheduler.params.warmup_type", s.type);
 }
 
+constexpr const char* kRouterKeys[] = {"route_norm",        "route_scale",        "score_apply",           "score_func",       "top_k",
+                                       "num_expert_groups", "num_limited_groups", "routed_scaling_factor", "expert_activation"};
+
 template <class V>
 void fields(V& v, RunConfig& c) {
   v("model", c.model);
@@ -98,7 +101,10 @@ void fields(V& v, RunConfig& c) {
   v("tensor_parallel.partition_config.layer_specs", c.parallel.layer_specs);
   v("tensor_parallel.partition_config.use_default_specs", c.parallel.use_default_specs);
   v("sequence_parallel_size", c.parallel.sp);
-  v("expert_parallel", c.parallel);
+  v("expert_parallel", c.parallel, c.experts);
+  v("run.expert_plan", c.experts.plan);
+  v("run.expert_order", c.experts.order);
+  v("run.freeze", c.run.freeze);
   v("optimizer.type", c.optimizer.type);
   v("optimizer.params.lr", c.optimizer.lr);
   v("optimizer.params.betas", c.optimizer.beta1, c.optimizer.beta2);
@@ -152,10 +158,22 @@ struct Reader {
     for (const Json& file : value.is_array() ? value : Json::array({value}))
       x.push_back(file.is_string() ? CorpusFile{file.get<std::string>()} : CorpusFile{file["path"], file.value("weight", 0.0)});
   }
-  void operator()(const char*, ParallelConfig& x) {
-    if (!settings.get("expert_parallel.enabled").get<bool>()) return;
-    (*this)("expert_parallel.autoep_size", x.ep);
-    (*this)("expert_parallel.expert_tensor_parallel_size", x.etp);
+  void operator()(const char* path, std::vector<std::string>& x) {
+    for (const Json& text : settings.get(path)) {
+      if (!text.is_string()) user_error("{}: found {}; wanted a list of texts", settings.at(path), text.dump());
+      x.push_back(text.get<std::string>());
+    }
+  }
+  void operator()(const char* section, ParallelConfig& x, ExpertConfig& experts) {
+    const auto path = [&](std::string_view key) { return fmt::format("{}.{}", section, key); };
+    experts.enabled = settings.get(path("enabled")).get<bool>();
+    if (!experts.enabled) return;
+    (*this)(path("autoep_size").c_str(), x.ep);
+    (*this)(path("expert_tensor_parallel_size").c_str(), x.etp);
+    (*this)(path("preset_model").c_str(), experts.preset);
+    read_or(path("load_balance_coeff").c_str(), experts.balance_rate, 0.0);
+    for (const char* key : kRouterKeys)
+      if (settings.get(path(key)) != settings.key(path(key)).preset) experts.router[key] = settings.get(path(key));
   }
   void operator()(const char* path, SchedulerConfig& x) {
     const Json& type = settings.get(path);
@@ -191,16 +209,21 @@ struct Writer {
   }
   void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
   void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
+  void operator()(const char* path, const std::vector<std::string>& x) { put(path, x); }
   void operator()(const char* path, const std::vector<CorpusFile>& x) {
     Json files = Json::array();
     for (const CorpusFile& file : x)
       files.push_back(file.weight > 0 ? Json{{"path", file.path}, {"weight", file.weight}} : Json(file.path));
     put(path, x.size() == 1 && x[0].weight == 0 ? files[0] : files);
   }
-  void operator()(const char*, const ParallelConfig& x) {
-    put("expert_parallel.enabled", x.ep > 1 || x.etp > 1);
-    put("expert_parallel.autoep_size", x.ep);
-    put("expert_parallel.expert_tensor_parallel_size", x.etp);
+  void operator()(const char* section, const ParallelConfig& x, const ExpertConfig& experts) {
+    const auto path = [&](std::string_view key) { return fmt::format("{}.{}", section, key); };
+    put(path("enabled").c_str(), experts.enabled);
+    put(path("autoep_size").c_str(), x.ep);
+    put(path("expert_tensor_parallel_size").c_str(), x.etp);
+    (*this)(path("preset_model").c_str(), experts.preset);
+    put(path("load_balance_coeff").c_str(), experts.balance_rate > 0 ? Json(experts.balance_rate) : Json());
+    for (const char* name : kRouterKeys) put(path(name).c_str(), experts.router.value(name, key(path(name).c_str()).preset));
   }
   void operator()(const char* path, const SchedulerConfig& x) {
     if (x.index() > 0) scheduler = key(path).choices.at(x.index() - 1);
@@ -239,6 +262,9 @@ void resolve_parallel(const Settings& settings, ParallelConfig& p, std::int64_t 
     user_error("{}: tp {} · sp {} does not divide the {} rank{}; their product may be {}, or start more ranks", settings.file(), p.tp, p.sp,
                p.ranks, p.ranks == 1 ? "" : "s", divisors_text(p.ranks));
   p.dp = p.ranks / (p.tp * p.sp);
+  if (__builtin_mul_overflow(p.ep, p.etp, &product) || p.ranks % product != 0)
+    user_error("{}: ep {} · etp {} does not divide the {} rank{}; their product may be {}, or start more ranks",
+               settings.at("expert_parallel.autoep_size"), p.ep, p.etp, p.ranks, p.ranks == 1 ? "" : "s", divisors_text(p.ranks));
   constexpr const char* kDp = "data_parallel_size";
   if (const Json& dp = settings.get(kDp); !dp.is_null() && dp.get<std::int64_t>() != p.dp)
     user_error("{}: found {}, but {} = {}; leave it out", settings.at(kDp), dp.get<std::int64_t>(), ranks_text(p), p.dp);

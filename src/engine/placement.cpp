@@ -5,18 +5,29 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "mesh/refine.h"
+#include "engine/experts.h"
 
 namespace sheaf {
 namespace {
 
-// What transformers' classes of these families say, and the vocabulary over tp: logits are never whole.
-constexpr const char* kPlan =
-    "layers.*.self_attn.q_proj colwise; layers.*.self_attn.k_proj colwise; layers.*.self_attn.v_proj colwise; "
-    "layers.*.self_attn.o_proj rowwise; layers.*.mlp.gate_proj colwise; layers.*.mlp.up_proj colwise; layers.*.mlp.down_proj rowwise";
+// What transformers' classes of these families say, and the vocabulary over tp: logits are never whole. Each model has some of these;
+// experts lie by their own axes.
+std::string built_in_plan() {
+  std::string plan;
+  const auto add = [&](const char* module, std::initializer_list<const char*> weights, const char* style) {
+    for (const char* weight : weights) plan += fmt::format("?layers.*.{}.{} {}; ", module, weight, style);
+  };
+  add("self_attn", {"q_proj", "k_proj", "v_proj", "q_b_proj", "kv_b_proj"}, "colwise");
+  add("self_attn", {"o_proj"}, "rowwise");
+  for (const char* mlp : {"mlp", "mlp.shared_expert", "mlp.shared_experts", "feed_forward", "feed_forward.shared_expert"}) {
+    add(mlp, {"gate_proj", "up_proj"}, "colwise");
+    add(mlp, {"down_proj"}, "rowwise");
+  }
+  return plan;
+}
 
-std::string tp_plan(const Json& config, const DenseConfig& model) {
-  std::string plan = kPlan;
+std::string tp_plan(const Json& config, const ModelConfig& model) {
+  std::string plan = built_in_plan();
   if (const auto given = config.find("base_model_tp_plan"); given != config.end() && given->is_object() && !given->empty()) {
     plan.clear();
     for (const auto& [pattern, style] : given->items()) {
@@ -62,13 +73,13 @@ std::string plan_of_specs(const Json& specs, const std::string& model_type) {
 }
 
 // Where head atoms go from kv heads to the query heads of each: a cut there lets tp and sp use both.
-std::int64_t head_cut(const DenseConfig& model, const ParallelConfig& p) {
+std::int64_t head_cut(const ModelConfig& model, const ParallelConfig& p) {
   const std::int64_t of_tp = std::gcd(model.kv_heads, p.tp);
   if (of_tp < p.tp) return p.tp / of_tp;
   return p.tp * p.sp / std::gcd(model.kv_heads / p.tp, p.sp);
 }
 
-void check_degrees(const RunConfig& run, const DenseConfig& model) {
+void check_degrees(const RunConfig& run, const ModelConfig& model) {
   const ParallelConfig& p = run.parallel;
   const auto fits = [&](const char* axis, std::int64_t degree, const char* what, std::int64_t extent) {
     if (degree > extent)
@@ -88,14 +99,19 @@ void check_degrees(const RunConfig& run, const DenseConfig& model) {
 
 }    // namespace
 
-void set_placement(Options& options, const RunConfig& run, const Json& config, const DenseConfig& model) {
+void set_placement(Options& options, const RunConfig& run, const Json& config, const ModelConfig& model) {
   const ParallelConfig& p = run.parallel;
+  check_experts(run, model);
   if (p.ranks == 1) return;
   check_degrees(run, model);
   std::vector<std::int64_t> cuts = {head_cut(model, p)};
   for (const std::int64_t size : {run.zero.shard_ranks, run.zero.gather_ranks})
     if (size > 0) cuts.push_back(p.tp * size);
-  options.mesh = print(refine({{"dp", p.dp}, {"sp", p.sp}, {"tp", p.tp}}, {}, cuts).mesh);
+  const std::vector<Degree> experts = expert_degrees(run, model);
+  const Refinement refinement = refine({{"dp", p.dp}, {"sp", p.sp}, {"tp", p.tp}}, experts, cuts);
+  options.mesh = print(refinement.mesh);
+  options.expert_plan = expert_plan(run, model);
+  options.expert_order = expert_order(run, model);
   if (p.tp > 1) {
     options.tp_plan = plan_of_specs(p.layer_specs, model.model_type);
     if (p.use_default_specs) options.tp_plan += tp_plan(config, model);

@@ -14,6 +14,6 @@ struct StepOptions {
   std::string where = "config.json";    // what errors name
 };
 // UserError: degrees that do not fit the model.
-Graph training_step(const RunConfig& config, const Json& model, const DenseConfig& parsed, const StepOptions& options);
+Graph training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& options);
 
 }    // namespace sheaf

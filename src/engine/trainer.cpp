@@ -105,7 +105,7 @@ void return_freed_memory() {
 #endif
 }
 
-CorpusOptions corpus_options(const RunConfig& config, const DenseConfig& model, const std::atomic<bool>& stop) {
+CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, const std::atomic<bool>& stop) {
   return {.seq_len = config.data.seq_len,
           .packing = config.data.packing,
           .tokenizer = config.data.tokenizer,
@@ -127,7 +127,7 @@ struct Inputs {
   DeviceKind device;
   Model source;
   std::string where;    // the model's configuration is from
-  DenseConfig model;
+  ModelConfig model;
   std::optional<Corpus> corpus, eval_corpus;
   Graph step;
   double peak_flops = 0;
@@ -298,6 +298,8 @@ class Run {
     done_.committed += record.committed;
     record.lr = rate.lr;
     record.tokens = static_cast<std::int64_t>(executor_.metric("tokens"));
+    if (executor_.graph().find("metric.aux_loss")) record.aux_loss = executor_.metric("aux_loss");
+    record.loads = expert_loads(executor_);
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     record.peak_bytes = static_cast<std::int64_t>(peak_bytes_);
     const auto all_tokens = static_cast<double>(config_.batch.global * config_.data.seq_len);

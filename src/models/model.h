@@ -1,6 +1,6 @@
 #pragma once
 // From a config.json to the forward graph of one micro-batch: no mesh, no gradient, no optimizer yet.
-#include "models/dense.h"
+#include "models/decoder.h"
 
 namespace sheaf {
 
@@ -8,8 +8,9 @@ namespace sheaf {
 // score: the loss of every token is kept (models/loss.h: kScores), parameters are frozen states in the compute dtype.
 enum class Mode { train, score };
 
-// Chooses the template by model_type. compute: fp32, bf16 or fp16. Throws UserError; `where` is named in it.
+// compute: fp32, bf16 or fp16. Throws UserError; `where` is named in it.
+// frozen: patterns of names that are not trained ("model.embed_tokens.*": * stands for anything); one that matches nothing is an error.
 Graph build_model(const Json& config, const ModelShape& shape, DType compute, Mode mode = Mode::train,
-                  const std::string& where = "config.json");
+                  const std::string& where = "config.json", const std::vector<std::string>& frozen = {});
 
 }    // namespace sheaf

@@ -170,12 +170,13 @@ std::vector<std::string> rope_types() {
   return names;
 }
 
-RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::int64_t max_positions) {
+RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::int64_t max_positions, const RopeDefaults& defaults) {
   std::string key;
   for (const char* spelling : {"rope_scaling", "rope_parameters"})    // HF: the first that is not empty
     if (const Json* given = config.find(spelling); given && key.empty() && !given->empty()) key = spelling;
-  static const Json kNone = Json::object();
-  const ConfigReader rope(key.empty() ? kNone : *config.find(key), key.empty() ? config.where() : config.where() + ": " + key);
+  const bool by_default = key.empty() && !config.has("rope_parameters") && !defaults.parameters.empty();
+  const Json otherwise = by_default ? parse_json(std::string(defaults.parameters), "rope_parameters") : Json::object();
+  const ConfigReader rope(key.empty() ? otherwise : *config.find(key), key.empty() ? config.where() : config.where() + ": " + key);
   for (const auto& [name, value] : rope.json().items())
     if (value.is_object())
       user_error("{}: {} is an object; rope parameters for each layer type are not supported", rope.where(), quote(name));
@@ -186,10 +187,10 @@ RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::in
   const RopeType* type = find_type(c.type);
   if (!type) rope.refuse(rope.has("rope_type") ? "rope_type" : "type", "supported: " + join(rope_types(), ", "));
   const ConfigReader& at = rope.has("rope_theta") ? rope : config;
-  c.theta = at.number("rope_theta").value_or(10000);
+  c.theta = at.number("rope_theta").value_or(defaults.theta);
   if (!(c.theta > 1)) at.refuse("rope_theta", "a number above 1 was wanted");
   const ConfigReader& share = rope.has("partial_rotary_factor") ? rope : config;
-  c.partial_rotary_factor = share.number("partial_rotary_factor").value_or(1);
+  c.partial_rotary_factor = share.number("partial_rotary_factor").value_or(defaults.partial_rotary_factor);
   if (!(c.partial_rotary_factor > 0 && c.partial_rotary_factor <= 1))
     share.refuse("partial_rotary_factor", "above 0 and at most 1 was wanted");
   const std::int64_t dim = c.dim(head_dim);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/config_reader.h"
@@ -27,8 +28,14 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+// What a family's class has where the keys are missing.
+struct RopeDefaults {
+  double theta = 10000, partial_rotary_factor = 1;
+  std::string_view parameters = {};    // of rope_parameters, as JSON
+};
+
 // From rope_parameters (new spelling), or rope_scaling with rope_theta beside it (old). Throws UserError.
-RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::int64_t max_positions);
+RopeConfig parse_rope(const ConfigReader& config, std::int64_t head_dim, std::int64_t max_positions, const RopeDefaults& defaults = {});
 std::vector<std::string> rope_types();
 
 struct Rope {

@@ -2,7 +2,8 @@
 //
 // On entry: no placements. options.mesh: atoms and axes dp, sp, tp (absent ones have one rank); empty: nothing is done.
 //           options.tp_plan: "PATTERN STYLE; ..." in the words of HuggingFace's base_model_tp_plan; * stands for a layer's number; a
-//           pattern that begins with re: is a regular expression for the whole name of a parameter. The first that matches holds.
+//           pattern that begins with re: is a regular expression for the whole name of a parameter; one that begins with ? need not match.
+//           The first that matches holds.
 // On exit:  graph.mesh. Inputs are cut by rows over dp and by tokens over sp. Every state has its storage placement: what its use needs
 //           (`use`), and a flat suffix by the ZeRO stage:
 //
@@ -13,8 +14,9 @@
 //             3       use + suffix           use + suffix     use + suffix        small parameters: @w.c stays at use
 //
 //           States of experts (attribute dims, with letters e and m) lie by e over ep and by m over etp; their suffix is the atoms of edp.
-//           The suffix of others is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks) nest in it
-//           by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites it.
+//           The suffix of others is every dp and sp atom, the fastest link major, so that shorter ones (options.shard_ranks, gather_ranks)
+//           nest in it by prefix. A master @w that lies elsewhere than what ops read has a copy @w.c, in fp32 too; the epilogue rewrites
+//           it.
 //
 // A weight of a HuggingFace file is [out, in]; our states split either into dims (q: [hk, r, d, H]). colwise cuts the dims of `out`,
 // rowwise those of `in`. Heads are cut whole: atoms go to hk while their product divides it, then to r, never to d. What divides neither is
@@ -71,6 +73,7 @@ const std::map<std::string_view, Cut> kStyles = {
 struct PlanEntry {
   std::string pattern;
   Cut cut;
+  bool must_match = true;
 };
 
 std::vector<PlanEntry> parse_plan(const std::string& text) {
@@ -92,7 +95,8 @@ std::vector<PlanEntry> parse_plan(const std::string& text) {
     } catch (const std::regex_error& error) {
       user_error("tp_plan: {} is no regular expression: {}", quote(pattern.substr(3)), error.what());
     }
-    plan.push_back({std::move(pattern), found->second});
+    const bool optional = pattern.starts_with('?');
+    plan.push_back({optional ? pattern.substr(1) : std::move(pattern), found->second, !optional});
   }
   return plan;
 }
@@ -130,7 +134,8 @@ class Anchors {
       p.dims.insert(p.dims.begin(), std::vector<Atom>{});    // micro-batches follow one another in time
     }
     for (std::size_t i = 0; i < plan_.size(); ++i)
-      if (!matched_[i]) no_match(plan_[i].pattern);
+      if (!matched_[i] && plan_[i].must_match) no_match(plan_[i].pattern);
+    if (!options_.expert_order.empty()) order_experts();
   }
 
  private:
@@ -148,8 +153,11 @@ class Anchors {
   void place_state(Value w) {
     const ValueInfo& info = graph_[w];
     const Placement of_plan = state_placement(info);    // which notes what the plan matches
-    const bool experts = info.attrs.has("dims") && graph_.mesh.size(graph_.mesh.axis("edp")) * graph_.mesh.size(graph_.mesh.axis("ep")) *
-                                                           graph_.mesh.size(graph_.mesh.axis("etp")) > 1 && info.attrs.has("trainable");
+    const bool experts =
+        info.attrs.has("dims") &&
+        graph_.mesh.size(graph_.mesh.axis("edp")) * graph_.mesh.size(graph_.mesh.axis("ep")) * graph_.mesh.size(graph_.mesh.axis("etp")) >
+            1 &&
+        info.attrs.has("trainable");
     const Placement use = info.attrs.has("dims") ? by_letters(info.attrs.text("dims")) : of_plan;
     const auto suffix = [&](std::int64_t ranks) { return experts ? expert_suffix(ranks) : this->suffix(ranks); };
     graph_[w].type.placement = use;
@@ -180,6 +188,30 @@ class Anchors {
     const std::uint32_t edp = mask(graph_.mesh.axis("edp"));
     std::erase_if(atoms, [&](Atom atom) { return (edp >> atom & 1) == 0; });
     return atoms;
+  }
+  // States of experts hold them in another order, which is their attribute `order`; routers look up where each one lies. Nothing else
+  // knows.
+  void order_experts() {
+    const std::vector<std::string> orders = split(options_.expert_order, ';');
+    std::size_t layer = 0;
+    const auto order_of = [&](std::size_t i) { return std::string(trimmed(orders.size() == 1 ? orders[0] : orders.at(i))); };
+    std::map<std::string, std::string> of_layer;    // prefix of its states
+    for (Node& node : graph_.nodes(Segment::first)) {
+      if (node.op == &op(OpId::grouped_einsum) && layer > 0)
+        for (const Value v : node.in)
+          if (v && graph_[v].kind == ValueKind::state) {
+            const std::string master = graph_[v].attrs.has("of") ? graph_[v].attrs.text("of") : graph_[v].name;
+            if (!graph_[graph_.find(master)].attrs.has("order")) graph_[graph_.find(master)].attrs.set("order", order_of(layer - 1));
+          }
+      if (node.op != &op(OpId::route)) continue;
+      const std::vector<std::string> order = split(order_of(layer), ' ');
+      std::vector<double> place(order.size());
+      for (std::size_t p = 0; p < order.size(); ++p) place.at(std::stoul(order[p])) = static_cast<double>(p);
+      const Value table = graph_.declare(ValueKind::constant, fmt::format("expert_places.{}", layer++),
+                                         {DType::i32, {static_cast<std::int64_t>(place.size())}, {}});
+      graph_[table].data = std::move(place);
+      node.in = {node.in[0], table};
+    }
   }
   // The atoms of a suffix over `ranks` ranks; 0: all.
   std::vector<Atom> suffix(std::int64_t ranks) const {
@@ -230,8 +262,10 @@ class Anchors {
     std::size_t d = 0;
     for (const std::int64_t extent : file_shape(info)) {
       std::int64_t product = 1;
-      do product *= shape[d++];
-      while (product < extent && d < shape.size());
+      if (extent > 1 || (d < shape.size() && shape[d] == 1)) {    // else: a dim of 1 that only the file has
+        do product *= shape[d++];
+        while (product < extent && d < shape.size());
+      }
       ends.push_back(d);
     }
     return ends;

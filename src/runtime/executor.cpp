@@ -85,6 +85,7 @@ struct Executor::Impl {
   void allocate();
   void bind();
   void bind_gaps(Call& call);
+  void launch_in_slot(Call& call);
   void run(Segment segment);
   at::Tensor slot_block(std::size_t first, std::size_t count) const {
     return persistent.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
@@ -108,7 +109,6 @@ DeviceKind default_device() {
   return DeviceKind::cpu;
 }
 
-
 void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
@@ -116,7 +116,7 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
       const Node& node = graph.nodes(s)[n];
       Call call{.node = &node, .dynamic = DynamicRows::touches(graph, node)};
       std::int64_t bytes = 0;
-      if (node.op == &op(OpId::exchange_rows) && call.dynamic) {
+      if (exchanges_rows(*node.op) && call.dynamic) {
         dynamic->add_exchange(node, *options.transport, purpose(graph, node, s, n));
       } else if (is_move(*node.op) && options.transport) {
         call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
@@ -129,7 +129,8 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
           if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
           bytes = entry->second;
         }
-        call.owned = owned_piece(rule_for(*node.op, node.attrs, graph.types(node.in)), graph.types(node.in), graph.types(node.out), graph.mesh, rank());
+        call.owned = owned_piece(rule_for(*node.op, node.attrs, graph.types(node.in)), graph.types(node.in), graph.types(node.out),
+                                 graph.mesh, rank());
       }
       calls[static_cast<std::size_t>(s)].push_back(std::move(call));
       scratch[static_cast<std::size_t>(s)].push_back(bytes);
@@ -184,8 +185,8 @@ void Executor::Impl::bind() {
     const Type& type = graph.values[i].type;
     const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
     char* base = static_cast<char*>(block.data_ptr());
-    views[i] =
-        at::from_blob(base + place.offset, local[i].stored(), at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+    views[i] = at::from_blob(base + place.offset, local[i].stored(),
+                             at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {
@@ -238,6 +239,12 @@ void Executor::Impl::bind_gaps(Call& call) {
   zero_from(end, pack.offset + local_type(call.node->out[0]).bytes());
 }
 
+void Executor::Impl::launch_in_slot(Call& call) {
+  const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
+  call.launch();
+  SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
+}
+
 void Executor::Impl::run(Segment segment) {
   auto& list = calls[static_cast<std::size_t>(segment)];
   dynamic->begin();
@@ -247,19 +254,19 @@ void Executor::Impl::run(Segment segment) {
     const auto begin = std::chrono::steady_clock::now();
     if (side)
       for (const std::size_t other : call.awaits) side->wait_for(other);
-    if (call.collective) {
+    if (call.collective && !call.dynamic) {
       const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
       side && !timing ? side->run(n, run) : run();
     } else {
-      const ScratchScope scope(options.device, call.scratch, call.scratch_bytes);
       try {
-        call.dynamic ? dynamic->run(call, segment, n) : call.launch();
+        call.dynamic ? dynamic->run(call, segment, n) : launch_in_slot(call);
+      } catch (const RankFailure&) {
+        throw;
       } catch (const std::exception& error) {
         const std::string what = error.what();
         SHEAF_CHECK(false, "{}, node {} ({} by {}): {}", name(segment), n, call.node->op->name, call.kernel(),
                     what.substr(0, what.find('\n')));
       }
-      SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
     }
     if (!timing) continue;
     if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream

@@ -40,19 +40,41 @@ namespace {
 struct Step {
   Graph graph;
   ModelValues values;
-  std::map<std::string, Value> gradients;    // state -> what holds its gradient at the end of the body
+  std::map<std::string, Value> gradients;          // state -> what holds its gradient at the end of the body
+  std::vector<std::pair<Value, Value>> routers;    // scores and bias, of each layer with experts
 };
 
-Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_micro_batches, DType compute) {
+// The choices of the I-th router: read from the input @choices.I.
+void replay(Graph& graph, Builder& b, Node& choose, std::size_t i) {
+  Shape shape = graph.type(choose.out[0]).shape;
+  shape.insert(shape.begin(), 1);
+  const Value rows =
+      graph.declare(ValueKind::input, fmt::format("choices.{}", i), {DType::i32, std::move(shape), {}}, {{"dims", Text("b s k")}});
+  choose = {&op(OpId::micro_batch), {rows, b.argument("micro_batch", DType::i32)}, choose.out, {}, {}};
+}
+
+void find_routers(Step& step, Builder& b, bool replayed) {
+  for (std::size_t i = 0; i < step.values.routed.size(); ++i)
+    for (Node& node : step.graph.nodes(Segment::first))
+      if (!node.out.empty() && node.out[0] == step.values.routed[i].chosen_bsk) {
+        step.routers.emplace_back(node.in[0], node.in[1]);
+        if (replayed) replay(step.graph, b, node, i);
+      }
+}
+
+Step build(const Fixture& fixture, const ModelShape& shape, const StepOptions& o) {
   Step step;
-  Builder b(step.graph, Segment::first, compute);
-  step.values = build_dense(b, parse_model_config(fixture.config, fixture.folder + "/config.json"), shape);
+  Builder b(step.graph, Segment::first, o.compute);
+  const ModelConfig config = parse_model_config(fixture.config, fixture.folder + "/config.json");
+  step.values = build_decoder(b, config, shape);
+  find_routers(step, b, o.replay);
   write_mean_loss(b, step.values.nll);
+  if (const Value aux = write_aux_loss(b, config, step.values)) b.step_sum("aux_sum", aux);
   verify(step.graph, Level::l1);
   std::vector<Pass> passes = training_passes();
   std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage: for plans
   Options options;
-  options.num_micro_batches = num_micro_batches;
+  options.num_micro_batches = o.num_micro_batches;
   options.clip = 0;
   RunPasses run;
   run.dump = [&](std::string_view pass, const Graph& graph) {
@@ -60,7 +82,7 @@ Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_mic
     for (const Node& node : graph.nodes(Segment::first))
       if (node.op->name == "accumulate" && graph[node.in[0]].name.ends_with(".grad")) {
         const std::string& name = graph[node.in[0]].name;
-        step.gradients[name.substr(0, name.size() - 5)] = node.in[num_micro_batches == 1 ? 1 : 0];
+        step.gradients[name.substr(0, name.size() - 5)] = node.in[o.num_micro_batches == 1 ? 1 : 0];
       }
   };
   step.graph = run(std::move(step.graph), passes, options);
@@ -69,7 +91,7 @@ Step build(const Fixture& fixture, const ModelShape& shape, std::int64_t num_mic
 
 at::Tensor zeros(const Type& type) { return at::zeros(type.shape, scalar_type(type.dtype)); }
 
-void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixture) {
+void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixture, std::int64_t num_micro_batches) {
   for (const Value v : graph.all(ValueKind::input)) {
     const at::Tensor& rows = fixture.oracle.at(graph[v].name);
     interpreter.give(v, rows.to(at::kInt).view(graph.type(v).shape));
@@ -83,29 +105,40 @@ void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixtu
     interpreter.give(v, loaded == fixture.model.end() ? zeros(state.type)
                                                       : loaded->second.view(state.type.shape).to(scalar_type(state.type.dtype)).clone());
   }
+  if (const Value share = graph.find(std::string("step.") + kMicroBatchShare))
+    interpreter.give(share, at::full({}, 1.0 / static_cast<double>(num_micro_batches), at::kFloat));
   // Adam divides by these.
   for (const char* name : {"step.bias1", "step.bias2"}) interpreter.give(graph.find(name), at::full({}, 1.0, at::kFloat));
 }
 
 }    // namespace
 
-StepResult run_step(const Fixture& fixture, std::int64_t num_micro_batches, DType compute) {
+StepResult run_step(const Fixture& fixture, const StepOptions& o) {
   const at::Tensor& ids = fixture.oracle.at("ids");
   const auto ends = fixture.oracle.find("document_ends");
   const std::int64_t documents = ends == fixture.oracle.end() ? 0 : ends->second.size(1);
-  const Step step = build(fixture, {ids.size(0) / num_micro_batches, ids.size(1), documents}, num_micro_batches, compute);
+  const Step step = build(fixture, {ids.size(0) / o.num_micro_batches, ids.size(1), documents}, o);
   Interpreter interpreter(step.graph);
-  give_all(interpreter, step.graph, fixture);
+  give_all(interpreter, step.graph, fixture, o.num_micro_batches);
   interpreter.run(Segment::prologue);
-  for (std::int64_t m = 0; m < num_micro_batches; ++m) {
+  for (std::int64_t m = 0; m < o.num_micro_batches; ++m) {
     interpreter.give(step.graph.find("step.micro_batch"), at::full({}, m, at::kInt));
     interpreter.run(m == 0 ? Segment::first : Segment::rest);
   }
   interpreter.run(Segment::epilogue);
   const auto metric = [&](const char* name) { return interpreter[step.graph.find(std::string("metric.") + name)]; };
-  StepResult result{interpreter[step.values.logits], {},
-                    metric("loss").item<double>(),   metric("grad_norm").item<double>(),
-                    metric("commit").item<double>(), metric("tokens").item<std::int64_t>()};
+  StepResult result{interpreter[step.values.logits],
+                    {},
+                    metric("loss").item<double>(),
+                    metric("grad_norm").item<double>(),
+                    metric("commit").item<double>(),
+                    metric("tokens").item<std::int64_t>(),
+                    {}};
+  for (std::size_t i = 0; i < step.routers.size(); ++i) {
+    const auto& [scores, bias] = step.routers[i];
+    result.routers.push_back(
+        {bias ? interpreter[scores].add(interpreter[bias]) : interpreter[scores], interpreter[step.values.routed[i].chosen_bsk]});
+  }
   for (const auto& [name, value] : step.gradients) result.gradients[name] = interpreter[value].reshape(fixture.model.at(name).sizes());
   return result;
 }

@@ -15,7 +15,7 @@ TEST(Rope, frequencies_equal_transformers_to_rounding_at_the_sizes_of_real_model
   EXPECT_GE(rows.size(), 24u);
   double worst = 0;
   for (const Json& row : rows) {
-    const DenseConfig config = parse_model_config(row["config"]);
+    const ModelConfig config = parse_model_config(row["config"]);
     const Rope rope = rope_frequencies(config.rope, config.head_dim, row["seq_len"].get<std::int64_t>());
     ASSERT_EQ(rope.inv_freq.size(), row["inv_freq"].size());
     EXPECT_NEAR(rope.scaling, row["scaling"].get<double>(), 1e-12);

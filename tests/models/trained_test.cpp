@@ -12,7 +12,7 @@ TEST(TrainedModel, logits_and_loss_equal_transformers) {
   const std::string folder = given;
   const Fixture fixture = {folder, read_json(folder + "/config.json"), read_tensors(folder + "/model.safetensors"),
                            read_tensors(folder + "/oracle.safetensors")};
-  const StepResult step = run_step(fixture, 1);
+  const StepResult step = run_step(fixture);
   // Two fp32 programs that differ in the order of sums.
   EXPECT_LE(relative_error(step.logits, fixture.oracle.at("logits")), 1e-5);
   const double loss = fixture.oracle.at("loss").item<double>();
