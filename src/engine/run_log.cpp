@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -26,6 +27,8 @@ Json json_of(const StepRecord& r) {
   line["tokens_per_s"] = static_cast<double>(r.tokens) / r.seconds;
   line["peak_bytes"] = r.peak_bytes;
   if (!r.committed) line["committed"] = false;
+  if (r.aux_loss) line["aux_loss"] = std::isfinite(*r.aux_loss) ? Json(*r.aux_loss) : Json(nullptr);
+  if (!r.loads.empty()) line["load"] = json_of(r.loads);
   if (r.evaluation) {
     line["eval_loss"] = std::isfinite(r.evaluation->loss) ? Json(r.evaluation->loss) : Json(nullptr);
     line["eval_perplexity"] = std::isfinite(r.evaluation->perplexity) ? Json(r.evaluation->perplexity) : Json(nullptr);
@@ -33,12 +36,21 @@ Json json_of(const StepRecord& r) {
   return line;
 }
 
-// Every number of the line but its step; true and false are 1 and 0.
+// Every number of the line but its step; true and false are 1 and 0; of the layers' loads the worst.
 std::vector<std::pair<std::string, double>> scalars(const Json& line) {
   std::vector<std::pair<std::string, double>> out;
   for (const auto& [key, value] : line.items())
     if (key != "step" && (value.is_number() || value.is_boolean()))
       out.emplace_back(key, value.is_boolean() ? (value.get<bool>() ? 1.0 : 0.0) : value.get<double>());
+  if (const auto load = line.find("load"); load != line.end()) {
+    double max_over_mean = 0, entropy = 1, dead = 0;
+    for (const Json& layer : *load) {
+      max_over_mean = std::max(max_over_mean, layer["max_over_mean"].get<double>());
+      entropy = std::min(entropy, layer["entropy"].get<double>());
+      dead += layer["dead"].get<double>();
+    }
+    out.insert(out.end(), {{"load/max_over_mean", max_over_mean}, {"load/entropy", entropy}, {"load/dead", dead}});
+  }
   return out;
 }
 

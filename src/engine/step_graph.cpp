@@ -16,6 +16,7 @@ Graph training_step(const RunConfig& config, const Json& model, const ModelConfi
   options.eps = config.optimizer.eps;
   options.weight_decay = config.optimizer.weight_decay;
   options.clip = config.gradient_clipping;
+  options.balance_rate = config.experts.balance_rate;
   options.num_micro_batches = config.batch.accumulation;
   set_placement(options, config, model, parsed);
   RunPasses run;

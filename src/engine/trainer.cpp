@@ -301,6 +301,8 @@ class Run {
     done_.committed += record.committed;
     record.lr = rate.lr;
     record.tokens = static_cast<std::int64_t>(executor_.metric("tokens"));
+    if (executor_.graph().find("metric.aux_loss")) record.aux_loss = executor_.metric("aux_loss");
+    record.loads = expert_loads(executor_);
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     record.peak_bytes = static_cast<std::int64_t>(peak_bytes_);
     const auto all_tokens = static_cast<double>(config_.batch.global * config_.data.seq_len);

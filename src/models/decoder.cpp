@@ -10,7 +10,8 @@ namespace sheaf {
 ModelValues build_decoder(Builder& b, const ModelConfig& c, const ModelShape& shape) {
   if (c.attention_dropout > 0)
     user_error("config.json: 'attention_dropout' is {}; training with dropout is not supported, set it to 0", c.attention_dropout);
-  const Value ids = b.input("ids", DType::i32, {shape.rows, shape.seq_len}), labels = b.input("labels", DType::i32, {shape.rows, shape.seq_len});
+  const Value ids = b.input("ids", DType::i32, {shape.rows, shape.seq_len}),
+              labels = b.input("labels", DType::i32, {shape.rows, shape.seq_len});
   const Positions positions = write_positions(b, c, shape);
   Parts parts(b, c);
 
@@ -30,7 +31,9 @@ ModelValues build_decoder(Builder& b, const ModelConfig& c, const ModelShape& sh
   }
   x_bsk = parts.norm(x_bsk, "model.norm");
   const Value head_vk = c.tied_head ? table_vk : parts.parameter("lm_head.weight", {c.vocab, c.hidden}, "normal");
-  values.logits = parts.to_fp32(b.einsum("b s k, v k -> b s v", x_bsk, head_vk));
+  Value logits = b.einsum("b s k, v k -> b s v", x_bsk, head_vk);
+  if (c.head_bias) logits = b.add(logits, parts.parameter("lm_head.bias", {c.vocab}, "zeros"));
+  values.logits = parts.to_fp32(logits);
   values.nll = token_nll(b, values.logits, labels);
   return values;
 }

@@ -13,9 +13,11 @@ struct ModelShape {
 
 // What a routed MLP yields.
 struct MoeValues {
+  std::string name;    // of its states, up to the last dot
   Value out_bsk;
   Value chosen_bsk;    // i32: the experts that each token goes to
   Value load_e;        // fp32: how many tokens go to each
+  Value correction_bias;    // the state that is added to the scores to choose by; absent: none
   // What the auxiliary loss is made of; absent if there is none.
   Value probabilities_bse;    // fp32: softmax of the router's logits
   Value counted_e;            // fp32: how often each expert is among a token's most probable

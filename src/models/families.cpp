@@ -96,6 +96,7 @@ constexpr std::array kFamilies = {
            .theta = 500000,
            .rope_interleaved = true,
            .rms_eps = 1e-5,
+           .head_bias = true,
            .tied_head = true,
            .padding_id = 0},
     Family{.model_type = "minimax_m2",

@@ -36,6 +36,7 @@ struct Family {
   std::string_view rope = {};    // rope_parameters
   bool rope_interleaved = false;
   double rms_eps = 1e-6;
+  bool head_bias = false;    // where the MLP has one
   bool fp32_norms = false, sinks = false, tied_head = false, mla = false;
   std::optional<std::int64_t> padding_id = {};
   std::string_view mlp_name = "mlp", intermediate_key = "intermediate_size";

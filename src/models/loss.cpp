@@ -36,10 +36,19 @@ Value write_aux_loss(Builder& b, const ModelConfig& config, const ModelValues& v
                  config.moe->aux_coef * static_cast<double>(config.moe->experts) / (rows * rows));
 }
 
-Value expert_load(Builder& b, const ModelValues& values) {
-  Values load;
-  for (const MoeValues& layer : values.routed) load.push_back(layer.load_e);
-  return load.empty() ? Value{} : b.stack(load).front();
+void write_expert_load(Builder& b, const ModelValues& values) {
+  if (values.routed.empty()) return;
+  Values sums;
+  for (const MoeValues& layer : values.routed) {
+    const std::string name = layer.name + "load";
+    sums.push_back(b.step_sum(name, layer.load_e));
+    if (layer.correction_bias) b.graph()[layer.correction_bias].attrs.set("load", name);
+  }
+  const Segment body = b.segment();
+  b.in(Segment::epilogue);
+  const Value all_le = b.stack(sums);
+  b.set(b.graph().declare(ValueKind::state, kExpertLoad, b.type(all_le)), all_le);
+  b.in(body);
 }
 
 void write_scores(Builder& b, Value nll_bs) {

@@ -20,8 +20,10 @@ void write_mean_loss(Builder& b, Value nll_bs);
 // over all layers and tokens together. A scalar; no gradient flows through the counts. Absent where the model has none.
 Value write_aux_loss(Builder& b, const ModelConfig& config, const ModelValues& values);
 
-// How many tokens went to each expert, fp32 [layers with experts, e]. Absent in a dense model.
-Value expert_load(Builder& b, const ModelValues& values);
+// Of a step, for the host to read after it: set @expert_load, fp32 [l, e], how many tokens each routed layer sent to each expert. A layer's
+// correction bias has the sum of its own as attribute `load`: a name.
+inline constexpr const char* kExpertLoad = "expert_load";
+void write_expert_load(Builder& b, const ModelValues& values);
 
 // Instead of a mean: set @score.nll, fp32 [b, s], for the host to read after the step.
 inline constexpr const char* kScores = "score.nll";

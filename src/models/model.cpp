@@ -12,7 +12,7 @@ Graph build_model(const Json& config, const ModelShape& shape, DType compute, Mo
   if (mode == Mode::train) {
     write_mean_loss(b, values.nll);
     if (const Value aux = write_aux_loss(b, parsed, values)) b.step_sum("aux_sum", aux);
-    if (const Value load = expert_load(b, values)) b.step_sum("load", load);
+    write_expert_load(b, values);
   } else {
     write_scores(b, values.nll);
   }

@@ -170,6 +170,7 @@ static ModelConfig parse_text_config(Json config, const std::string& where) {
     r.refuse("head_dim", fmt::format("an olmoe model norms q over 'hidden_size' ({})", c.hidden));
   if (family.model_type == "olmoe") c.qkv_clip = r.non_negative("clip_qkv", 0);
   c.sinks = family.sinks;
+  c.head_bias = family.head_bias && c.mlp_bias;
   c.tied_head = r.flag("tie_word_embeddings").value_or(family.tied_head);
   c.rms_eps = r.non_negative("rms_norm_eps", family.rms_eps);
   c.fp32_norms = family.fp32_norms;

@@ -86,7 +86,7 @@ struct ModelConfig {
   std::int64_t temperature_floor = 0;    // 0: off
   std::optional<MlaConfig> mla;
   std::optional<MoeConfig> moe;
-  bool tied_head = false;
+  bool tied_head = false, head_bias = false;
   double rms_eps = 1e-6;
   bool fp32_norms = false;    // weights of norms are kept, and multiply, in fp32
   Activation activation = Activation::silu;

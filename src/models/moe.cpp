@@ -10,7 +10,7 @@ class Moe {
   Moe(Parts& parts, std::string prefix) : p_(parts), b_(parts.b), m_(*parts.c.moe), prefix_(std::move(prefix)) {}
 
   MoeValues write(Value x_bsk) {
-    MoeValues out;
+    MoeValues out{.name = prefix_};
     route(x_bsk, out);
     const Value routed_bsk = experts(x_bsk, out.chosen_bsk);
     out.out_bsk = m_.shared_intermediate ? b_.add(routed_bsk, shared(x_bsk)).front() : routed_bsk;
@@ -26,7 +26,7 @@ class Moe {
                              : m_.router == Router::softmax ? Value(b_.softmax(wide_bse))
                                                             : Value(b_.sigmoid(wide_bse));
     Value bias_e;
-    if (!m_.correction_bias.empty()) bias_e = correction_bias();
+    if (!m_.correction_bias.empty()) bias_e = out.correction_bias = correction_bias();
     out.chosen_bsk = b_.choose_experts(scores_bse, bias_e, m_.top_k, m_.groups, m_.kept_groups, m_.group_top);
     out.load_e = b_.count_experts(out.chosen_bsk, m_.experts);
     weights_bsk_ = weights(b_.take(scores_bse, out.chosen_bsk));

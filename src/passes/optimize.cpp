@@ -2,7 +2,7 @@
 //
 // On entry: @loss_sum, @seed; for each trainable @w a carried @w.grad.
 // On exit:  the epilogue computes the loss, the global gradient norm, the clip factor and the commit flag, updates @w with moments @w.m and
-//           @w.v by AdamW, rewrites derived states @w.c, and sets @metric.loss, @metric.grad_norm, @metric.commit. Layer by layer, not
+//           @w.v by AdamW, corrects the biases of routers (attribute load) if options.balance_rate says so, rewrites derived states @w.c, and sets @metric.loss, @metric.grad_norm, @metric.commit. Layer by layer, not
 //           state by state: each kind of node stands in one run, which is what flatten joins.
 #include "base/error.h"
 #include "ops/builder.h"
@@ -57,6 +57,10 @@ Graph optimize(Graph graph, const Options& options) {
   for (const Value w : weights)
     if (const Value copy = graph.find(graph[w].name + ".c")) copies.push_back({copy, b.cast(w, Text(name(graph.type(copy).dtype)))});
   for (const Update& copy : copies) b.set(copy.target, copy.value);
+  if (options.balance_rate > 0)    // without a loss (DeepSeek-AI 2024)
+    for (const Value bias : graph.all(ValueKind::state))
+      if (graph[bias].attrs.has("load"))
+        b.update(bias, b.balance_bias(bias, graph.find(graph[bias].attrs.text("load")), options.balance_rate), commit);
   b.metric("loss", loss);
   b.metric("grad_norm", norm);
   b.metric("commit", commit);

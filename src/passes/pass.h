@@ -13,6 +13,7 @@ struct Options {
   // optimize
   bool decoupled_decay = true;
   double eps = 1e-8, weight_decay = 0, clip = 1.0;
+  double balance_rate = 0;    // of correction biases of routers; 0: they stay
   // anchor: "mesh ... axes ..." as graphs print it, and HuggingFace's tp_plan; empty: one rank
   std::string mesh, tp_plan;
   std::int64_t zero_stage = 0;

@@ -85,6 +85,7 @@ static void visit(V&& v, auto& options) {
   v("eps", options.eps);
   v("weight_decay", options.weight_decay);
   v("clip", options.clip);
+  v("balance_rate", options.balance_rate);
   v("mesh", options.mesh);
   v("tp_plan", options.tp_plan);
   v("zero_stage", options.zero_stage);

@@ -27,6 +27,8 @@ def write(folder, model_type, change=lambda model: None, **config):
         for name, p in (*model.named_parameters(), *buffers.items()):
             if name.endswith("norm.weight") or name.endswith("bias"):    # else ones and zeros: an error in them would not show
                 p.add_(torch.randn_like(p), alpha=0.2)
+            elif not p.any():    # ernie's routers
+                p.normal_(std=0.15)
         change(model)
     choices = []
     for module in model.modules():
@@ -310,12 +312,13 @@ LLAMA4 = dict(num_local_experts=4, intermediate_size=40, intermediate_size_mlp=7
 
 
 def llama4(folder):
-    write(folder, "llama4_text", **LLAMA4, num_hidden_layers=4, interleave_moe_layer_step=2, attention_chunk_size=9, floor_scale=8)
+    write(folder, "llama4_text", **LLAMA4, num_hidden_layers=4, num_experts_per_tok=1, interleave_moe_layer_step=2, attention_chunk_size=9,
+          floor_scale=8)
 
 
 def llama4_top2(folder):
     write(folder, "llama4_text", **LLAMA4, num_experts_per_tok=2, moe_layers=[0, 1], use_qk_norm=False, attn_temperature_tuning=False,
-          no_rope_layers=[0, 1], layer_types=["chunked_attention", "full_attention"], attention_chunk_size=6, attention_bias=True)
+          no_rope_layers=[1, 1], layer_types=["chunked_attention", "full_attention"], attention_chunk_size=6, attention_bias=True)
 
 
 # ---- tables
