@@ -10,7 +10,7 @@
 namespace sheaf {
 namespace {
 
-constexpr double kWidth = 520, kHeight = 280, kLeft = 62, kRight = 14, kTop = 10, kBottom = 40;
+constexpr double kWidth = 440, kHeight = 260, kLeft = 62, kRight = 14, kTop = 10, kBottom = 40;
 
 // A number's place between the ends of an axis, from 0 to 1, and the numbers that are written beside it.
 class Scale {

@@ -11,12 +11,12 @@ constexpr const char* kStyle = R"(
 @media (prefers-color-scheme: dark) {
   :root { --page: #14161a; --text: #e6e8eb; --soft: #9aa0aa; --line: #333842; --panel: #1c1f25; --good: #4cc67f; --bad: #ff7b72;
     --s0: #f0f2f5; --s1: #8a909b; --s2: #56b4e9; --s3: #ff9447; --s4: #2fd0a0; --s5: #ee9bcb; --s6: #e5bd55; --s7: #b49bf2; } }
-body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1180px; padding: 0 1rem; }
+body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1260px; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 p { max-width: 60rem; } .soft, figcaption { color: var(--soft); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; margin: .8rem 0; }
-th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: .25rem .6rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
 tr.good td:last-child { color: var(--good); } tr.bad td:last-child { color: var(--bad); font-weight: 600; }
 tr.predicted td, tr.missing td { color: var(--soft); font-style: italic; }

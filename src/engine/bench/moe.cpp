@@ -1,8 +1,7 @@
 #include "engine/bench/moe.h"
 
 #include <algorithm>
-#include <cmath>
-#include <thread>
+#include <functional>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -124,8 +123,9 @@ class Moe {
     return out;
   }
 
-  void plan(MoeRow& row, MoeTable& table, const Json& run) const {
-    const RunPlan plan = plan_run(parse_config(run.dump(), "the run").config);
+  void plan(MoeRow& row, MoeTable& table, Json run) const {
+    run["run"].erase("nproc");    // which is for threads, and has a bound
+    const RunPlan plan = plan_run(parse_config(run.dump(), "the run", {}, row.mesh.ranks).config);
     row.planned = plan.memory, table.parameters = plan.num_parameters;
     for (const TrafficRow& traffic : plan.communication) row.sent_bytes += traffic.bytes;
   }
@@ -158,19 +158,26 @@ class Moe {
     row.seconds = median(row.step_seconds);
   }
 
-  // Compared with the smallest number of ranks that was measured: on the same mesh, or one rank. Times that were not measured are that
-  // one's computation and all that is sent, one after the other.
+  // The measured row of the same mesh, or of one rank, that `better` prefers.
+  template <class Better>
+  static const MoeRow* measured(const MoeTable& table, const std::string& words, const Better& better) {
+    const MoeRow* best = nullptr;
+    for (const MoeRow& row : table.rows)
+      if (row.kind == MoeRow::Kind::measured && (row.mesh.ranks == 1 || row.words == words) &&
+          (!best || better(row.mesh.ranks, best->mesh.ranks)))
+        best = &row;
+    return best;
+  }
+
+  // Efficiency refers to the smallest number of ranks, a predicted time to the largest, as that is nearest.
   void rate(MoeRow& row, const MoeTable& table) const {
-    const MoeRow* base = nullptr;
-    for (const MoeRow& other : table.rows)
-      if (other.kind == MoeRow::Kind::measured && (other.mesh.ranks == 1 || other.words == row.words) &&
-          (!base || other.mesh.ranks < base->mesh.ranks))
-        base = &other;
-    if (!base) return;
-    if (row.kind == MoeRow::Kind::predicted && options_.link > 0)
-      row.seconds = std::max(0.0, base->seconds - static_cast<double>(base->sent_bytes) / options_.link) +
-                    static_cast<double>(row.sent_bytes) / options_.link;
-    if (row.kind == MoeRow::Kind::measured || row.kind == MoeRow::Kind::predicted) row.efficiency = row.rank_rate() / base->rank_rate();
+    const bool predicted = row.kind == MoeRow::Kind::predicted;
+    const MoeRow* base = measured(table, row.words, std::less<>());
+    if (!base || (!predicted && row.kind != MoeRow::Kind::measured)) return;
+    const MoeRow& near = *measured(table, row.words, std::greater<>());
+    const auto sending = [&](const MoeRow& r) { return static_cast<double>(r.sent_bytes) / options_.link; };
+    if (predicted && options_.link > 0) row.seconds = std::max(0.0, near.seconds - sending(near)) + sending(row);
+    row.efficiency = row.rank_rate() / base->rank_rate();
   }
 
   const MoeOptions& options_;

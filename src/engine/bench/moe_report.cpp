@@ -20,13 +20,15 @@ std::string kind_text(const MoeRow& row) { return row.note.empty() ? name(row.ki
 
 ReportTable table_of(const MoeTable& t) {
   ReportTable table{.header = {t.size.name, "mesh", "degrees", "step", "tokens/s", "of a rank", "efficiency", "memory of a rank", "planned",
-                               "a rank sends", ""}};
+                               "a rank sends", "how"}};
   for (const MoeRow& row : t.rows) {
+    const auto marked = [&](const std::string& text) { return is_predicted(row) && text != "-" ? "~" + text : text; };
     const bool degrees = row.kind != MoeRow::Kind::impossible;
     table.add({fmt::format("{} rank{}", row.mesh.ranks, row.mesh.ranks == 1 ? "" : "s"), row.words, degrees ? degrees_text(row.mesh) : "-",
-               row.seconds > 0 ? fmt::format("{:.1f} ms", row.seconds * 1e3) : "-", count_text(row.rate()), count_text(row.rank_rate()),
-               row.efficiency > 0 ? fmt::format("{:.0f} %", 100 * row.efficiency) : "-", bytes_text(row.peak_bytes),
-               bytes_text(row.planned.total()), has_plan(row) ? human_bytes(static_cast<double>(row.sent_bytes)) : "-", kind_text(row)},
+               marked(row.seconds > 0 ? fmt::format("{:.1f} ms", row.seconds * 1e3) : "-"), marked(count_text(row.rate())),
+               marked(count_text(row.rank_rate())), marked(row.efficiency > 0 ? fmt::format("{:.0f} %", 100 * row.efficiency) : "-"),
+               bytes_text(row.peak_bytes), bytes_text(row.planned.total()),
+               has_plan(row) ? human_bytes(static_cast<double>(row.sent_bytes)) : "-", kind_text(row)},
               is_predicted(row)                      ? "predicted"
               : row.kind == MoeRow::Kind::failed     ? "bad"
               : row.kind == MoeRow::Kind::impossible ? "missing"
@@ -44,7 +46,7 @@ std::string about(const MoeTable& t) {
 
 std::string settings_text(const MoeResult& r) {
   const MoeOptions& o = r.options;
-  return fmt::format("{} in {}, {} row{} of {} random tokens a rank in a step, {} timed steps after {}; LibTorch {}", r.device,
+  return fmt::format("{}; {}; {} row{} of {} random tokens a rank in a step, {} timed steps after {}; LibTorch {}", r.device,
                      o.bf16 ? "bf16" : "fp32", o.rows, o.rows == 1 ? "" : "s", o.seq_len, o.steps, kWarmupSteps, libtorch_version());
 }
 
@@ -125,9 +127,10 @@ std::string html_of(const MoeResult& result, const MoeTable& table) {
   out += chart_of(result, table, "tokens a second of a rank", "tokens/s", false, [](const MoeRow& row) { return row.rank_rate(); });
   out += chart_of(result, table, "tokens a second of all ranks", "tokens/s", true, [](const MoeRow& row) { return row.rate(); });
   out += chart_of(result, table, "scaling efficiency, per cent", "%", false, [](const MoeRow& row) { return 100 * row.efficiency; });
-  out += chart_of(result, table, "memory of a rank, GiB", "GiB", true, [](const MoeRow& row) {
-    return static_cast<double>(row.peak_bytes > 0 ? row.peak_bytes : row.planned.total()) / (1 << 30);
-  });
+  const auto bytes = [](const MoeRow& row) { return static_cast<double>(row.peak_bytes > 0 ? row.peak_bytes : row.planned.total()); };
+  const bool large = std::any_of(table.rows.begin(), table.rows.end(), [&](const MoeRow& row) { return bytes(row) >= 1 << 30; });
+  out += chart_of(result, table, "memory of a rank", large ? "GiB" : "MiB", true,
+                  [&](const MoeRow& row) { return bytes(row) / (large ? 1 << 30 : 1 << 20); });
   return out + "</div>\n<details><summary>config.json</summary><pre>" + html_escape(table.size.config.dump(2)) + "</pre></details>\n";
 }
 
@@ -155,8 +158,9 @@ std::vector<std::string> moe_notes(const MoeResult& result) {
       "memory of a rank: the largest that a run took. planned: what `sheaf plan` says of it, and all that is known of a predicted row");
   if (o.link > 0)
     notes.push_back(
-        fmt::format("predicted times: the step of the row that efficiency refers to, without what it sends, and then all that `sheaf plan` "
-                    "says a rank sends, at {:.1f} GB/s (--link) and beside no computation",
+        fmt::format("predicted times (~): the step of the same mesh on the most ranks that were measured, else of one rank, less what it "
+                    "sends, and then "
+                    "all that `sheaf plan` says a rank sends; at {:.1f} GB/s (--link) and beside no computation",
                     o.link * 1e-9));
   else
     notes.emplace_back("times of predicted rows are left out: --link says at how many GB/s a rank sends, and then they are estimated");
