@@ -15,6 +15,7 @@ Action plan_command(CLI::App& app) {
     std::vector<std::string> positional;
     std::int64_t ranks = 0;
     std::string device;
+    double load = 2;
     bool json = false, all = false;
   };
   auto a = std::make_shared<Arguments>();
@@ -22,6 +23,9 @@ Action plan_command(CLI::App& app) {
       ->type_name("RUN.json [key.path=value ...]");
   app.add_option("--ranks", a->ranks, "ranks of the run; default: run.nproc")->check(CLI::Range(1, 1 << 20));
   app.add_option("--device", a->device, "cpu or cuda (run.device); default: what this build is for")->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--load", a->load, "of experts cut over ranks: rows of the busiest rank over the mean, for the second figure of its bytes")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
   app.add_flag("--json", a->json, "as one JSON object (docs/planning.md lists its keys)");
   app.add_flag("--all", a->all, "every parameter on a line of its own, not one line for all layers");
   app.footer(
@@ -34,7 +38,7 @@ Action plan_command(CLI::App& app) {
       user_error("plan takes one run file and key.path=value overrides; found {}\nsee: sheaf plan --help",
                  files.empty() ? "no file" : join(files, ", "));
     if (!a->device.empty()) overrides.push_back("run.device=" + a->device);
-    const RunPlan plan = plan_run(load_config(files[0], overrides, a->ranks).config);
+    const RunPlan plan = plan_run(load_config(files[0], overrides, a->ranks).config, a->load);
     std::fputs((a->json ? to_json(plan).dump(1) + "\n" : print(plan, a->all)).c_str(), stdout);
     return 0;
   };

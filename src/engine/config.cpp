@@ -103,6 +103,8 @@ void fields(V& v, RunConfig& c) {
   v("sequence_parallel_size", c.parallel.sp);
   v("expert_parallel", c.parallel, c.experts);
   v("run.expert_plan", c.experts.plan);
+  v("run.expert_order", c.experts.order);
+  v("run.freeze", c.run.freeze);
   v("optimizer.type", c.optimizer.type);
   v("optimizer.params.lr", c.optimizer.lr);
   v("optimizer.params.betas", c.optimizer.beta1, c.optimizer.beta2);
@@ -156,6 +158,12 @@ struct Reader {
     for (const Json& file : value.is_array() ? value : Json::array({value}))
       x.push_back(file.is_string() ? CorpusFile{file.get<std::string>()} : CorpusFile{file["path"], file.value("weight", 0.0)});
   }
+  void operator()(const char* path, std::vector<std::string>& x) {
+    for (const Json& text : settings.get(path)) {
+      if (!text.is_string()) user_error("{}: found {}; wanted a list of texts", settings.at(path), text.dump());
+      x.push_back(text.get<std::string>());
+    }
+  }
   void operator()(const char* section, ParallelConfig& x, ExpertConfig& experts) {
     const auto path = [&](std::string_view key) { return fmt::format("{}.{}", section, key); };
     experts.enabled = settings.get(path("enabled")).get<bool>();
@@ -165,7 +173,7 @@ struct Reader {
     (*this)(path("preset_model").c_str(), experts.preset);
     read_or(path("load_balance_coeff").c_str(), experts.balance_rate, 0.0);
     for (const char* key : kRouterKeys)
-      if (settings.given(path(key)) && !settings.get(path(key)).is_null()) experts.router[key] = settings.get(path(key));
+      if (settings.get(path(key)) != settings.key(path(key)).preset) experts.router[key] = settings.get(path(key));
   }
   void operator()(const char* path, SchedulerConfig& x) {
     const Json& type = settings.get(path);
@@ -201,6 +209,7 @@ struct Writer {
   }
   void operator()(const char* path, double a, double b) { put(path, Json::array({a, b})); }
   void operator()(const char* path, const ModelSource& x) { put(path, x.from_scratch() ? Json{{"config", x.config}} : Json(x.folder)); }
+  void operator()(const char* path, const std::vector<std::string>& x) { put(path, x); }
   void operator()(const char* path, const std::vector<CorpusFile>& x) {
     Json files = Json::array();
     for (const CorpusFile& file : x)
@@ -210,12 +219,11 @@ struct Writer {
   void operator()(const char* section, const ParallelConfig& x, const ExpertConfig& experts) {
     const auto path = [&](std::string_view key) { return fmt::format("{}.{}", section, key); };
     put(path("enabled").c_str(), experts.enabled);
-    if (!experts.enabled) return;
     put(path("autoep_size").c_str(), x.ep);
     put(path("expert_tensor_parallel_size").c_str(), x.etp);
     (*this)(path("preset_model").c_str(), experts.preset);
     put(path("load_balance_coeff").c_str(), experts.balance_rate > 0 ? Json(experts.balance_rate) : Json());
-    for (const auto& [key, value] : experts.router.items()) put(path(key).c_str(), value);
+    for (const char* name : kRouterKeys) put(path(name).c_str(), experts.router.value(name, key(path(name).c_str()).preset));
   }
   void operator()(const char* path, const SchedulerConfig& x) {
     if (x.index() > 0) scheduler = key(path).choices.at(x.index() - 1);

@@ -46,6 +46,7 @@ struct RunOptions {
   std::optional<bool> deterministic;    // none: the device's default
   std::string device;                   // "cpu", "cuda", or "" to choose
   std::int64_t nproc = 1;
+  std::vector<std::string> freeze;    // patterns of parameters that are not trained
   bool operator==(const RunOptions&) const = default;
 };
 
@@ -61,6 +62,7 @@ struct ExpertConfig {
   bool enabled = false;    // DeepSpeed's section; without it experts are cut over tp
   ExpertPlan plan = ExpertPlan::automatic;
   std::string preset;              // "": none
+  Json order = Json::array();      // which expert lies where, for all layers, or a list for each; empty: by number
   double balance_rate = 0;         // of the router's correction bias; 0: it stays
   Json router = Json::object();    // what the section says of the router, by key: the model must say the same
   bool operator==(const ExpertConfig&) const = default;

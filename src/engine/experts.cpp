@@ -64,8 +64,7 @@ void check_experts(const RunConfig& run, const ModelConfig& model) {
   check_preset(run.experts.preset, model.model_type);
   const Json own = router_of(m);
   for (const auto& [key, value] : run.experts.router.items()) {
-    const bool default_scale = key == "route_scale" && value == 1.0;
-    if (value == "auto" || default_scale || value == own.at(key)) continue;
+    if (value == "auto" || value == own.at(key)) continue;
     user_error("expert_parallel.{}: found {}, but the router of this {} model has {}; leave it out", key, value.dump(), model.model_type,
                own.at(key).dump());
   }
@@ -80,6 +79,30 @@ std::vector<Degree> expert_degrees(const RunConfig& run, const ModelConfig& mode
   const std::int64_t etp = run.experts.enabled ? p.etp : std::min(p.tp, model.moe->intermediate);
   if (p.ranks % (p.ep * etp) != 0) return {{"edp", p.ranks}, {"ep", 1}, {"etp", 1}};
   return {{"edp", p.ranks / (p.ep * etp)}, {"ep", p.ep}, {"etp", etp}};
+}
+
+std::string expert_order(const RunConfig& run, const ModelConfig& model) {
+  const Json& given = run.experts.order;
+  if (given.empty() || !model.moe) return "";
+  const Json layers = given[0].is_array() ? given : Json::array({given});
+  const std::int64_t routed = model.routed_layers(), experts = model.moe->experts;
+  if (given[0].is_array() && std::ssize(layers) != routed)
+    user_error("run.expert_order: found {} lists, wanted one for each of the {} layers with experts, or one for all", layers.size(),
+               routed);
+  std::string text;
+  for (const Json& layer : layers) {
+    std::vector<bool> seen(static_cast<std::size_t>(experts));
+    std::vector<std::string> numbers;
+    for (const Json& number : layer) {
+      const bool valid = number.is_number_integer() && number >= 0 && number < experts && !seen[number.get<std::size_t>()];
+      if (!valid) user_error("run.expert_order: found {}; wanted each of the numbers 0 to {} once", layer.dump(), experts - 1);
+      seen[number.get<std::size_t>()] = true;
+      numbers.push_back(number.dump());
+    }
+    if (std::ssize(numbers) != experts) user_error("run.expert_order: found {} numbers, the model has {} experts", numbers.size(), experts);
+    text += (text.empty() ? "" : "; ") + join(numbers, " ");
+  }
+  return text;
 }
 
 std::string expert_plan(const RunConfig& run, const ModelConfig& model) {

@@ -4,15 +4,35 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace sheaf {
+
+// Of experts that lie in another order than their numbers say, each is a box of its own.
+static std::vector<Box> by_number(const std::vector<Box>& boxes, const std::string& order_text) {
+  const std::vector<std::string> order = split(order_text, ' ');
+  std::vector<Box> out;
+  for (const Box& box : boxes)
+    for (std::int64_t p = box[0].first; p < box[0].second; ++p) {
+      const std::int64_t expert = std::stoll(order.at(static_cast<std::size_t>(p)));
+      out.push_back(box);
+      out.back()[0] = {expert, expert + 1};
+    }
+  return out;
+}
 
 std::vector<Box> held_boxes(const Graph& graph, Value v, std::int64_t rank) {
   const Type& type = graph.type(v);
   const Box box = local_box(type.shape, type.placement, graph.mesh, rank);
-  if (type.placement.flat.empty()) return num_elements(box) > 0 ? std::vector<Box>{box} : std::vector<Box>{};
-  const auto [begin, end] = local_flat(type.shape, type.placement, graph.mesh, rank);
-  return boxes_of_flat(box, begin, end);
+  std::vector<Box> boxes;
+  if (!type.placement.flat.empty()) {
+    const auto [begin, end] = local_flat(type.shape, type.placement, graph.mesh, rank);
+    boxes = boxes_of_flat(box, begin, end);
+  } else if (num_elements(box) > 0) {
+    boxes = {box};
+  }
+  const ValueInfo& master = graph[v].attrs.has("of") ? graph[graph.find(graph[v].attrs.text("of"))] : graph[v];
+  return master.attrs.has("order") ? by_number(boxes, master.attrs.text("order")) : boxes;
 }
 
 bool is_first_holder(const Graph& graph, Value v, std::int64_t rank) {

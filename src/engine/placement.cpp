@@ -111,6 +111,7 @@ void set_placement(Options& options, const RunConfig& run, const Json& config, c
   const Refinement refinement = refine({{"dp", p.dp}, {"sp", p.sp}, {"tp", p.tp}}, experts, cuts);
   options.mesh = print(refinement.mesh);
   options.expert_plan = expert_plan(run, model);
+  options.expert_order = expert_order(run, model);
   if (p.tp > 1) {
     options.tp_plan = plan_of_specs(p.layer_specs, model.model_type);
     if (p.use_default_specs) options.tp_plan += tp_plan(config, model);

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "checkpoint/hf_folder.h"
 #include "engine/step_graph.h"
+#include "passes/expert_rows.h"
 #include "runtime/device.h"
 #include "runtime/device_info.h"
 #include "runtime/scratch_plan.h"
@@ -35,7 +36,7 @@ std::string placement_text(const std::string& placement) { return placement.empt
 
 }    // namespace
 
-RunPlan plan_run(const RunConfig& config) {
+RunPlan plan_run(const RunConfig& config, double load) {
   RunPlan plan{.config = config, .device = planned_device(config)};
   const ModelSource& source = config.model;
   const std::string where = source.from_scratch() ? "model.config" : source.folder + "/config.json";
@@ -57,6 +58,8 @@ RunPlan plan_run(const RunConfig& config) {
 
   // Buffers are sized at the largest piece, on every rank alike; only what kernels and collectives take can differ, where pieces do.
   enter_rank_thread(DeviceKind::cpu, static_cast<int>(config.parallel.ranks), 0);
+  plan.load = load;
+  plan.expert_rows = expert_row_bytes(graph, 1.0), plan.expert_rows_loaded = expert_row_bytes(graph, load);
   const bool deterministic = config.run.deterministic.value_or(plan.device == DeviceKind::cpu);
   const std::int64_t count = config.parallel.ranks;
   std::set<std::int64_t> ranks = {0, count / 2, count - 1};
@@ -100,6 +103,10 @@ std::string print(const RunPlan& plan, bool all) {
   text += "\n" + table(rows);
   if (!plan.communication.empty()) text += "\n" + communication_text(plan.communication);
   text += "\n" + memory_text(plan.memory);
+  if (plan.expert_rows > 0)
+    text += fmt::format("\nrows of experts: {} of the activations if all ranks have equally many, {} on one with {} times its share\n",
+                        human_bytes(static_cast<double>(plan.expert_rows)), human_bytes(static_cast<double>(plan.expert_rows_loaded)),
+                        plan.load);
   text += fmt::format("\npeak of the arena: {} in use of {}, in {}\n", human_bytes(static_cast<double>(plan.peak.bytes)),
                       human_bytes(static_cast<double>(plan.arena_bytes)), plan.peak.node);
   constexpr std::size_t kShown = 8;
@@ -128,6 +135,8 @@ Json to_json(const RunPlan& plan) {
   out["communication"] = Json::array();
   for (const TrafficRow& row : plan.communication)
     out["communication"].push_back({{"kind", row.kind}, {"axis", row.axis}, {"count", row.count}, {"bytes", row.bytes}});
+  if (plan.expert_rows > 0)
+    out["expert_rows"] = {{"balanced_bytes", plan.expert_rows}, {"load", plan.load}, {"loaded_bytes", plan.expert_rows_loaded}};
   out["ranks"] = c.parallel.ranks;
   out["device"] = name(plan.device);
   out["total_bytes"] = plan.memory.total();

@@ -19,12 +19,15 @@ struct RunPlan {
   MemoryUse memory;                                   // of the rank that needs most
   std::int64_t arena_bytes = 0, scratch_bytes = 0;    // within activations and gradients; scratch: the largest of one kernel or collective
   bool scratch_measured = true;
+  std::int64_t expert_rows = 0, expert_rows_loaded = 0;    // bytes: within activations; on a rank with `load` times its share
+  double load = 2;
   Peak peak;
   std::vector<std::string> assumptions;    // about what was not looked at
 };
 
-// Reads config.json alone. The device is run.device, else that of the build. UserError: as the run's.
-RunPlan plan_run(const RunConfig& config);
+// load: of the rank with most rows of experts, over the mean. Reads config.json alone. The device is run.device, else that of the build.
+// UserError: as the run's.
+RunPlan plan_run(const RunConfig& config, double load = 2);
 
 // The whole plan as text; `all`: every parameter on a line of its own.
 std::string print(const RunPlan& plan, bool all);

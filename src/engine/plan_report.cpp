@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "mesh/reshard_plan.h"
+#include "passes/expert_rows.h"
 
 namespace sheaf {
 namespace {
@@ -46,6 +47,7 @@ MemoryUse memory_use(const Graph& graph, const MemoryPlan& plan) {
     for (const Value v : node.in)
       if (v && of_body.contains(v) && !graph.type(v).shape.empty() && left.insert(v).second) use.gradients += graph.local_bytes(v);
   use.activations = plan.persistent_bytes + plan.arena_bytes - use.total();
+  use.activations += expert_row_bytes(graph, 1.0);
   return use;
 }
 
@@ -56,6 +58,12 @@ std::vector<TrafficRow> communication(const Graph& graph) {
   constexpr Move kMoves[] = {Move::all_gather, Move::all_to_all, Move::reduce_scatter, Move::all_reduce};
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
+      if (exchanges_rows(*node.op)) {
+        const std::int64_t times = segment == Segment::rest ? micro_batches - 1 : 1;
+        auto& [count, sum] = sums[{std::string(node.op->name), "ep"}];
+        count += times, sum += static_cast<double>(times) * exchanged_bytes(graph, node);
+        continue;
+      }
       const auto* move = std::find_if(std::begin(kMoves), std::end(kMoves), [&](Move m) { return name(m) == node.op->name; });
       if (move == std::end(kMoves)) continue;
       const std::int64_t times = segment == Segment::rest ? micro_batches - 1 : 1;
@@ -194,6 +202,9 @@ std::vector<std::string> plan_summary(const Graph& graph, const MemoryPlan& plan
   std::vector<std::string> sent;
   for (const TrafficRow& row : communication(graph))
     sent.push_back(fmt::format("{} {} over {} {}", row.count, row.kind, row.axis, bytes_text(row.bytes)));
+  if (const std::int64_t rows = expert_row_bytes(graph, 1.0); rows > 0)
+    lines.push_back(fmt::format("rows of experts: {} of the activations if all ranks have equally many, {} on one with twice its share",
+                                bytes_text(rows), bytes_text(expert_row_bytes(graph, 2.0))));
   if (!sent.empty()) lines.push_back("a rank sends in a step: " + join(sent, ", "));
   return lines;
 }

@@ -13,7 +13,7 @@ namespace sheaf {
 //   gradients    the accumulators; with one micro-batch there are none, and it is what the backward leaves to the epilogue
 //   optimizer    both moments
 //   activations  everything else: inputs, arguments, constants, gaps of alignment, the rest of the arena with what kernels take for
-//   themselves
+//                themselves, and rows of experts that are cut over ranks, where all have equally many
 struct MemoryUse {
   std::int64_t parameters = 0, gradients = 0, optimizer = 0, activations = 0;
   std::int64_t total() const { return parameters + gradients + optimizer + activations; }

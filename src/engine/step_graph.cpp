@@ -10,7 +10,7 @@ namespace sheaf {
 
 Graph training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& step) {
   const ModelShape shape{.rows = config.batch.micro * config.parallel.dp, .seq_len = config.data.seq_len, .documents = step.documents};
-  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32, Mode::train, step.where);
+  Graph graph = build_model(model, shape, config.bf16 ? DType::bf16 : DType::fp32, Mode::train, step.where, config.run.freeze);
   Options options;
   options.decoupled_decay = config.optimizer.decoupled();
   options.eps = config.optimizer.eps;

@@ -78,7 +78,8 @@ double flops(const OpDef& op, const Attrs& attrs, const Types& in) {
   return product_flops(rule, all);
 }
 
-std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types& in, const Types& out, const Mesh& mesh, std::int64_t rank) {
+std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types& in, const Types& out, const Mesh& mesh,
+                                                  std::int64_t rank) {
   if (rule.owner.empty()) return {0, 0};
   for (const auto& [types, factors] : {std::pair(&in, &rule.in), std::pair(&out, &rule.out)}) {
     std::size_t p = 0;
@@ -101,10 +102,11 @@ double bytes(const std::vector<Type>& out, const Types& in) {
 }
 
 bool is_move(const OpDef& op) {
-  constexpr std::string_view kMoves[] = {"reshard",       "all_gather",     "all_reduce", "all_to_all",
-                                         "exchange_rows", "reduce_scatter", "slice",      "to_partial"};
+  constexpr std::string_view kMoves[] = {"reshard", "all_gather", "all_reduce", "all_to_all", "reduce_scatter", "slice", "to_partial"};
   return std::find(std::begin(kMoves), std::end(kMoves), op.name) != std::end(kMoves);
 }
+
+bool exchanges_rows(const OpDef& op) { return op.name.starts_with("exchange_"); }
 
 bool is_elementwise(const OpDef& op) {
   if (op.rule_of || op.extent_of) return false;

@@ -32,8 +32,8 @@ struct Args {
 struct Domain {
   // routed: real, where the call's routing chose; slot, expert: that routing (ops/route.cpp); choice: distinct indices along the last dim.
   enum class Kind { real, positive, fraction, index, label, count, flag, ends, routed, slot, expert, choice } kind = Kind::real;
-  std::string
-      factor;    // index, label, choice: below the extent of this factor, a label may also be -100 (ignored); ends: rows that do not fall, up to it
+  std::string factor;    // index, label, choice: below the extent of this factor, a label may also be -100 (ignored); ends: rows that do
+                         // not fall, up to it
 };
 inline const Domain Real{Domain::Kind::real, ""}, Positive{Domain::Kind::positive, ""}, Fraction{Domain::Kind::fraction, ""},
     Count{Domain::Kind::count, ""}, Flag{Domain::Kind::flag, ""};
@@ -77,7 +77,7 @@ struct OpDef {
   std::size_t grad_outputs = SIZE_MAX;                                                         // outputs from this one on have no gradient
   std::string_view no_gradient;                                                                // why a differentiable operand has none
   std::int64_t (*routed)(const Attrs&, const Types&) = nullptr;    // of the outputs; default: as an operand whose (e, b, s) lead an output
-  void (*kernel)(const Args&) = nullptr;                                                       // portable, by ATen; nullptr: storage only
+  void (*kernel)(const Args&) = nullptr;                           // portable, by ATen; nullptr: storage only
   // Of an op on routed tensors: the same on whole ones [e, b, s, ..], of which what was not chosen is not read and is written as 0. Integer
   // mode and the tests of rules run it: it is what the op means, and the kernel is compared with it.
   void (*meaning)(const Args&) = nullptr;
@@ -106,6 +106,9 @@ std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types&
 
 // Takes tensors from one placement to another: reshard, and the ops that it is lowered to.
 bool is_move(const OpDef& op);
+// Takes routed rows between their tokens and their experts, alone or with a dispatch before it or a combine behind it. The last operand
+// says the experts of the rows where the tokens are.
+bool exchanges_rows(const OpDef& op);
 
 // Every dim of every operand and output is the same `..`, or no dim at all (a scalar): works element by element on flat storage.
 bool is_elementwise(const OpDef& op);

@@ -77,9 +77,8 @@ class NodeCheck {
     for (std::size_t o = 0; o < node_.out.size(); ++o)
       for (std::size_t d = 0; d < rule_.out[o].size(); ++d) {
         const std::string& factor = rule_.out[o][d];
-        const bool of_operand = std::any_of(rule_.in.begin(), rule_.in.end(), [&](const Rule::Factors& f) {
-          return std::find(f.begin(), f.end(), factor) != f.end();
-        });
+        const bool of_operand = std::any_of(rule_.in.begin(), rule_.in.end(),
+                                            [&](const Rule::Factors& f) { return std::find(f.begin(), f.end(), factor) != f.end(); });
         if (!of_operand && rule_.owner.contains(factor)) of_.emplace(factor, dim(placement(node_.out[o]), d));
       }
   }
@@ -144,7 +143,7 @@ void verify_placements(const Graph& graph) {
       if (of_packs)
         for (const Value v : node.out)
           if (!graph.type(v).shape.empty()) packed[static_cast<std::size_t>(v.id)] = true;
-      if (of_packs || is_move(*node.op)) continue;
+      if (of_packs || is_move(*node.op) || exchanges_rows(*node.op)) continue;
       if (node.op->name != "set" && node.op->name != "accumulate") {
         NodeCheck(graph, node).run();
         continue;
@@ -200,12 +199,26 @@ bool exchanges(const Placement& from, const Placement& to) {
   return legal;
 }
 
+void verify_exchange(const Graph& graph, const Node& node) {
+  Placement from = graph.type(node.in[0]).placement, to = graph.type(node.out[0]).placement;
+  const Placement tokens = graph.type(node.in.back()).placement;
+  // With a dispatch before it, or a combine behind it, the tokens have no dim of experts.
+  if (node.op->name == "exchange_dispatch") from.dims.insert(from.dims.begin(), std::vector<Atom>{});
+  if (node.op->name == "exchange_combine") to.dims.insert(to.dims.begin(), std::vector<Atom>{});
+  const Placement& side = from.dim(0).empty() ? from : to;
+  const bool there = side.dim(0).empty() && side.dim(1) == tokens.dim(1) && side.dim(2) == tokens.dim(2);
+  SHEAF_CHECK(there && exchanges(from, to), "{} does not take rows from {} to {}; their tokens lie at {}", node.op->name,
+              print(graph.type(node.in[0]), graph.mesh), print(graph.type(node.out[0]), graph.mesh),
+              print(graph.type(node.in.back()), graph.mesh));
+}
+
 }    // namespace
 
 // L3.
 void verify_moves(const Graph& graph) {
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
+      if (exchanges_rows(*node.op)) verify_exchange(graph, node);
       if (!is_move(*node.op)) continue;
       SHEAF_CHECK(node.op->name != "reshard", "{} is a reshard: it was to be lowered", name_of(graph, node.out[0]));
       for (std::size_t i = 0; i < node.out.size(); ++i) {
@@ -217,7 +230,6 @@ void verify_moves(const Graph& graph) {
         const bool does = name == "all_gather"       ? cut(1, 0) && reduced == 0 && made == 0
                           : name == "slice"          ? cut(0, 1) && reduced == 0 && made == 0
                           : name == "all_to_all"     ? cut(1, 1) && c.left == c.entered && reduced == 0 && made == 0
-                          : name == "exchange_rows"  ? exchanges(from, to)
                           : name == "all_reduce"     ? cut(0, 0) && reduced != 0 && made == 0
                           : name == "reduce_scatter" ? cut(0, 1) && reduced == mask(c.entered) && made == 0
                                                      : cut(0, 0) && reduced == 0 && made != 0;

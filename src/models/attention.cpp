@@ -84,8 +84,10 @@ Value chunk_ends(Builder& b, std::int64_t chunk, const ModelShape& shape, Value 
 Value temperature(Builder& b, const ModelConfig& c, std::int64_t seq_len) {
   if (c.temperature_floor == 0 || seq_len < c.temperature_floor) return {};    // ln 1 everywhere
   std::vector<double> data;
-  for (std::int64_t s = 1; s <= seq_len; ++s)
-    data.push_back(1 + c.temperature_scale * std::log1p(static_cast<double>(s / c.temperature_floor)));
+  for (std::int64_t s = 1; s <= seq_len; ++s) {
+    const std::int64_t passed = s / c.temperature_floor;
+    data.push_back(1 + c.temperature_scale * std::log1p(static_cast<double>(passed)));
+  }
   return b.constant("temperature", DType::fp32, {seq_len}, data);
 }
 

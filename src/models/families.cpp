@@ -151,6 +151,7 @@ const Family* find_family(std::string_view model_type) {
 
 std::vector<std::string> supported_model_types() {
   std::vector<std::string> names;
+  names.reserve(kFamilies.size());
   for (const Family& family : kFamilies) names.emplace_back(family.model_type);
   return names;
 }

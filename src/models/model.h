@@ -9,7 +9,8 @@ namespace sheaf {
 enum class Mode { train, score };
 
 // compute: fp32, bf16 or fp16. Throws UserError; `where` is named in it.
+// frozen: patterns of names that are not trained ("model.embed_tokens.*": * stands for anything); one that matches nothing is an error.
 Graph build_model(const Json& config, const ModelShape& shape, DType compute, Mode mode = Mode::train,
-                  const std::string& where = "config.json");
+                  const std::string& where = "config.json", const std::vector<std::string>& frozen = {});
 
 }    // namespace sheaf

@@ -131,7 +131,7 @@ std::int64_t ModelConfig::routed_layers() const {
   return std::count_if(layers.begin(), layers.end(), [](const LayerConfig& layer) { return layer.routed; });
 }
 
-static ModelConfig parse_text_config(Json config, const std::string& where);
+static ModelConfig parse_text_config(const Json& config, const std::string& where);
 
 ModelConfig parse_model_config(const Json& config, const std::string& where) {
   const ConfigReader r(config, where);
@@ -147,7 +147,7 @@ ModelConfig parse_model_config(const Json& config, const std::string& where) {
   return parse_text_config(config, where);
 }
 
-static ModelConfig parse_text_config(Json config, const std::string& where) {
+static ModelConfig parse_text_config(const Json& config, const std::string& where) {
   const ConfigReader r(config, where);
   const Family& family = family_of(r);
   check_fixed_keys(r, family);

@@ -65,7 +65,7 @@ class Moe {
   }
 
   Value experts(Value x_bsk, Value chosen_bsk) {
-    const Results routing = b_.route(chosen_bsk, m_.experts);
+    const Results routing = b_.route(chosen_bsk, {}, m_.experts);
     const Value slot = routing[0], expert = routing[1];
     const Value w_ebs = b_.dispatch_weights(weights_bsk_, slot);
     Value x_ebsk = b_.dispatch(x_bsk, slot, m_.top_k);

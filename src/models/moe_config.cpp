@@ -160,7 +160,9 @@ Named size_by_names(const ConfigReader& r, std::initializer_list<const char*> na
       r.refuse(name, fmt::format("{} is {}: one of them is wrong", quote(found), r.size(found)));
     found = name;
   }
-  if (found.empty()) user_error("{}: {} is missing", r.where(), join(std::vector<std::string>(names.begin(), names.end()), " (or ") + ")");
+  if (found.empty())
+    user_error("{}: {} is missing, or under another name: {}", r.where(), quote(*names.begin()),
+               join(std::vector<std::string>(names.begin() + 1, names.end()), ", "));
   return {found, r.size(found)};
 }
 

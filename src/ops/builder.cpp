@@ -20,6 +20,11 @@ Value Builder::input(std::string name, DType dtype, Shape shape, Text dims) {
 }
 
 Value Builder::parameter(const std::string& name, Shape shape, const std::string& init, double std) {
+  if (frozen_names_ && frozen_names_(name)) {
+    const Value v = graph_.declare(ValueKind::state, name, {stored_, std::move(shape), {}},
+                                   {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(false)}});
+    return stored_ == compute_ ? v : cast(v, Text(sheaf::name(compute_))).front();
+  }
   const Value master = graph_.declare(ValueKind::state, name, {frozen_ ? compute_ : DType::fp32, shape, {}},
                                       {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(!frozen_)}});
   if (frozen_ || compute_ == DType::fp32) return master;
@@ -27,8 +32,9 @@ Value Builder::parameter(const std::string& name, Shape shape, const std::string
 }
 
 Value Builder::parameter_fp32(const std::string& name, Shape shape, const std::string& init, double std, bool trained) {
-  return graph_.declare(ValueKind::state, name, {DType::fp32, std::move(shape), {}},
-                        {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(trained && !frozen_)}});
+  return graph_.declare(
+      ValueKind::state, name, {DType::fp32, std::move(shape), {}},
+      {{"init", Text(init)}, {"std", Float(std)}, {"trainable", Bool(trained && !frozen_ && !(frozen_names_ && frozen_names_(name)))}});
 }
 
 Value Builder::constant(std::string name, DType dtype, Shape shape, std::vector<double> data) {

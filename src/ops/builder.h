@@ -1,5 +1,7 @@
 #pragma once
 // Writes graphs: one method per op (from op_list.inc), and the declarations that models use.
+#include <functional>
+
 #include "ir/graph.h"
 #include "ops/list_macros.h"
 #include "ops/op_table.h"
@@ -28,6 +30,8 @@ class Builder {
   DType compute() const { return compute_; }
   Segment segment() const { return segment_; }
   void in(Segment segment) { segment_ = segment; }
+  // Parameters with such a name are not trained: one state in `stored`, which ops read in the compute dtype.
+  void freeze(std::function<bool(std::string_view)> names, DType stored) { frozen_names_ = std::move(names), stored_ = stored; }
 
   // ---- declarations
   // Rows of a micro-batch: the step's rows are the input [M, shape...], the result is its slice for the current micro-batch. The graph
@@ -70,6 +74,8 @@ class Builder {
   Segment segment_;
   DType compute_;
   bool frozen_ = false;
+  std::function<bool(std::string_view)> frozen_names_;
+  DType stored_ = DType::fp32;
 };
 
 // What a gradient function gets; it returns one value per operand, absent where there is none.

@@ -40,7 +40,7 @@ void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given
 
 void einsum_kernel(const Args& a) {
   const bool binary = a.in.size() > 1 && a.in[1].defined();
-  if (a.in[0].numel() == 0 || (binary && a.in[1].numel() == 0)) return void(a.out[0].zero_());    // a rank's piece may be empty
+  if (a.in[0].numel() == 0) return void(a.out[0].zero_());    // a rank's piece may be empty
   if (!binary) {
     thread_local std::unordered_map<std::string, Rule> cache;
     Rule& rule = cache[a.attrs.text("rule")];
@@ -90,6 +90,7 @@ Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> di
 }    // namespace
 
 void contract(const Contraction& c, const at::Tensor& x_given, const at::Tensor& y_given, const at::Tensor& out_given) {
+  if (x_given.numel() == 0 || y_given.numel() == 0) return void(out_given.zero_());    // a rank's piece may be empty
   const at::Tensor x = c.x_only.empty() ? x_given : at::sum(x_given, c.x_only), y = c.y_only.empty() ? y_given : at::sum(y_given, c.y_only);
   at::Tensor out = out_given;
   if (!c.k.empty())

@@ -1,5 +1,3 @@
-#include "ops/routing.h"
-
 #include <ATen/ops/arange.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/where.h>
@@ -8,6 +6,7 @@
 #include <limits>
 
 #include "ops/builder.h"
+#include "ops/routing.h"
 
 namespace sheaf {
 
@@ -22,9 +21,13 @@ at::Tensor as_tokens(const at::Tensor& x) {
   return x.reshape({tokens, x.numel() / std::max<std::int64_t>(1, tokens)});
 }
 
+static at::Tensor placed(const Args& a) {
+  return a.in[1].defined() ? a.in[1].index_select(0, a.in[0].reshape({-1})).view(a.in[0].sizes()) : a.in[0];
+}
+
 // Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1.
 static void route_kernel(const Args& a) {
-  const at::Tensor ids = a.in[0].reshape({-1});
+  const at::Tensor ids = placed(a).reshape({-1});
   at::Tensor slot = a.out[0].view({-1}), expert = a.out[1].view({-1});
   slot.fill_(-1);
   if (ids.numel() == 0) return;
@@ -37,8 +40,10 @@ static void route_kernel(const Args& a) {
 }
 
 OpDef route() {
-  return {.doc = "for the chosen experts of every token: slot and expert, routed [experts, b, s] (ops/routing.h)",
-          .rule = "b s k -> e b s, e b s; full k; owner e",
+  return {.doc =
+              "for the chosen experts of every token: slot and expert, routed [experts, b, s] (ops/routing.h); place: where among the "
+              "experts each one lies, if not at its own number",
+          .rule = "b s k, p -> e b s, e b s; full k p; owner e",
           .extent_of = [](std::string_view, const Attrs& attrs, const Types&) { return attrs.integer("experts"); },
           .dtype = [](const Attrs&, const Types&, std::size_t) { return DType::i32; },
           .flops = [](const Attrs&, const Types&) { return 0.0; },
@@ -48,13 +53,17 @@ OpDef route() {
           .meaning =
               [](const Args& a) {
                 const std::int64_t k = a.in[0].size(2);
+                const at::Tensor ids = placed(a);
                 for (std::int64_t e = 0; e < a.out[0].size(0); ++e) {
-                  const at::Tensor here = a.in[0].eq(e + a.owner_begin);    // at most one of a token's choices
+                  const at::Tensor here = ids.eq(e + a.owner_begin);    // at most one of a token's choices
                   a.out[0].select(0, e).copy_(here.to(at::kLong).mul(at::arange(1, k + 1, at::kLong)).sum(-1));
                   a.out[1].select(0, e).copy_(here.any(-1));
                 }
               },
-          .cases = {{.dims = {{"b", {2}}, {"s", {3}}, {"k", {2}}, {"e", {5}}}, .domain = {Choice("e")}, .attrs = {{"experts", Int(5)}}}}};
+          .cases = {{.dims = {{"b", {2}}, {"s", {3}}, {"k", {2}}, {"e", {5}}},
+                     .domain = {Choice("e")},
+                     .attrs = {{"experts", Int(5)}},
+                     .absent = {1}}}};
 }
 
 }    // namespace sheaf

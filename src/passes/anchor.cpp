@@ -135,6 +135,7 @@ class Anchors {
     }
     for (std::size_t i = 0; i < plan_.size(); ++i)
       if (!matched_[i] && plan_[i].must_match) no_match(plan_[i].pattern);
+    if (!options_.expert_order.empty()) order_experts();
   }
 
  private:
@@ -187,6 +188,30 @@ class Anchors {
     const std::uint32_t edp = mask(graph_.mesh.axis("edp"));
     std::erase_if(atoms, [&](Atom atom) { return (edp >> atom & 1) == 0; });
     return atoms;
+  }
+  // States of experts hold them in another order, which is their attribute `order`; routers look up where each one lies. Nothing else
+  // knows.
+  void order_experts() {
+    const std::vector<std::string> orders = split(options_.expert_order, ';');
+    std::size_t layer = 0;
+    const auto order_of = [&](std::size_t i) { return std::string(trimmed(orders.size() == 1 ? orders[0] : orders.at(i))); };
+    std::map<std::string, std::string> of_layer;    // prefix of its states
+    for (Node& node : graph_.nodes(Segment::first)) {
+      if (node.op == &op(OpId::grouped_einsum) && layer > 0)
+        for (const Value v : node.in)
+          if (v && graph_[v].kind == ValueKind::state) {
+            const std::string master = graph_[v].attrs.has("of") ? graph_[v].attrs.text("of") : graph_[v].name;
+            if (!graph_[graph_.find(master)].attrs.has("order")) graph_[graph_.find(master)].attrs.set("order", order_of(layer - 1));
+          }
+      if (node.op != &op(OpId::route)) continue;
+      const std::vector<std::string> order = split(order_of(layer), ' ');
+      std::vector<double> place(order.size());
+      for (std::size_t p = 0; p < order.size(); ++p) place.at(std::stoul(order[p])) = static_cast<double>(p);
+      const Value table = graph_.declare(ValueKind::constant, fmt::format("expert_places.{}", layer++),
+                                         {DType::i32, {static_cast<std::int64_t>(place.size())}, {}});
+      graph_[table].data = std::move(place);
+      node.in = {node.in[0], table};
+    }
   }
   // The atoms of a suffix over `ranks` ranks; 0: all.
   std::vector<Atom> suffix(std::int64_t ranks) const {

@@ -9,8 +9,9 @@
 //
 // A value is a member of at most one pack: what is already packed with the same companions in the same order is used again. On a mesh a
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
-// reads, stays on its own: then it moves without a copy. What has a node on its own is grouped with its like from the first node on
-// (parameters that ZeRO-3 keeps whole, beside those that it cuts): a group has the same members in every node.
+// reads, stays on its own: then it moves without a copy. States are grouped with those to which the same nodes are done, from the first
+// node on (parameters that ZeRO-3 keeps whole, beside those that it cuts; weights kept in fp32, beside those with a copy in bf16): a group
+// has the same members in every node.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -53,7 +54,7 @@ class Flatten {
     const std::vector<Node> nodes = std::move(graph_.nodes(Segment::epilogue));
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
-    find_apart(nodes);
+    tie(nodes);
     for (std::size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
       std::set<Value> made(nodes[begin].out.begin(), nodes[begin].out.end());
       const auto reads_one = [&](const Node& node) {
@@ -78,7 +79,7 @@ class Flatten {
     const auto found = tied_.find(v);
     return found == tied_.end() || found->second == v ? v : found->second = tied(found->second);
   }
-  void find_apart(const std::vector<Node>& nodes) {
+  void tie(const std::vector<Node>& nodes) {
     for (const Node& node : nodes) {
       if (!is_tensor_op(node)) continue;
       Value first;
@@ -92,12 +93,11 @@ class Flatten {
         }
     }
     for (const Node& node : nodes)
-      if (is_tensor_op(node) && stays_alone(node)) apart_.insert(tied(a_tensor_of(node)));
+      if (is_tensor_op(node)) nodes_of_[tied(a_tensor_of(node))] += fmt::format("{}{} ", node.op->name, stays_alone(node) ? " alone" : "");
   }
   Value a_tensor_of(const Node& node) const {
     return *std::find_if(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
   }
-  bool is_apart(const Node& node) { return apart_.contains(tied(a_tensor_of(node))); }
 
   // Nodes of one op, one after the other and none of the other's result, in groups: the same call, and operands of the same packs.
   void run_of(const std::vector<Node>& nodes) {
@@ -105,7 +105,7 @@ class Flatten {
     for (const Node& node : nodes) {
       std::string key = fmt::format("alone {}", groups.size());
       if (joins(node)) {
-        key = key_of(graph_, node) + (is_apart(node) ? " apart" : "");
+        key = key_of(graph_, node) + " of " + nodes_of_.at(tied(a_tensor_of(node)));
         for (std::size_t i = 0; i < node.in.size(); ++i)
           if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
@@ -203,7 +203,7 @@ class Flatten {
   std::map<Value, Value> scalar_;
   std::map<std::string, Value> moves_;
   std::map<Value, Value> tied_;              // towards the value that stands for all that are tied
-  std::set<Value> apart_;                    // of those
+  std::map<Value, std::string> nodes_of_;    // of those: what is done to them
   std::set<Value> moved_from_, moved_to_;    // operands and results of collectives in the epilogue
 };
 

@@ -20,8 +20,10 @@ struct Options {
   std::int64_t persist = 0;         // stage 3: parameters of at most so many elements stay whole where they are used
   std::int64_t shard_ranks = 0;     // states are cut over groups of so many ranks (MiCS, HSDP); 0: over all that replicate them
   std::int64_t gather_ranks = 0;    // stage 3: parameters for use are cut over groups of so many ranks (hpZ); 0: as the states
-  // propagate: how tokens meet experts that are cut over ranks: exact, dedup, gather (docs/experts.md)
+  // propagate, dedup_rows: how tokens meet experts that are cut over ranks: exact, dedup, gather (docs/experts.md)
   std::string expert_plan = "exact";
+  // anchor: which expert lies where: "3 1 0 2" in each layer, layers separated by ';', or one for all; empty: in order
+  std::string expert_order;
   // micro_batches
   std::int64_t num_micro_batches = 1;
   // bucket: elements of a collective at most; 0: every tensor on its own
@@ -56,6 +58,7 @@ Graph propagate(Graph graph, const Options& options);
 Graph residency(Graph graph, const Options& options);
 Graph lower_reshards(Graph graph, const Options& options);
 Graph bucket(Graph graph, const Options& options);
+Graph dedup_rows(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

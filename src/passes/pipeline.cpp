@@ -29,6 +29,8 @@ const std::vector<Pass>& training_passes() {
       {"micro_batches", micro_batches, "splits the body into first and rest x (M - 1)"},
       // After micro_batches: what an accumulator holds decides what is left to reduce.
       {"lower_reshards", lower_reshards, "reshards become collectives and local operations", Level::l3},
+      // After remove_dead: a dispatch that something else reads too stays as it is.
+      {"dedup_rows", dedup_rows, "a token goes once to each rank that holds some of its experts", Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
       // After micro_batches: it needs the accumulators' final form to store them side by side. After lower_reshards: what is stored is the
@@ -93,6 +95,7 @@ static void visit(V&& v, auto& options) {
   v("shard_ranks", options.shard_ranks);
   v("gather_ranks", options.gather_ranks);
   v("expert_plan", options.expert_plan);
+  v("expert_order", options.expert_order);
   v("num_micro_batches", options.num_micro_batches);
   v("gather_bucket", options.gather_bucket);
   v("reduce_bucket", options.reduce_bucket);

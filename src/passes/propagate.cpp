@@ -16,9 +16,10 @@
 //      it.
 //   5  An elementwise op works on flat storage as it lies: all its operands come to the placement of the first that is flat. For any other
 //      op a flat operand is gathered.
-//   6  A router decides where the tokens are; `slot` and what works by it (dispatch, combine) stay there, routed values live where the experts
-//      are. Tokens are gathered over etp before; over ep as well where options.expert_plan is `gather`; else rows go from the tokens' placement
-//      to the experts' and back by exchange_rows.
+//   6  A router decides where the tokens are; `slot` and what works by it (dispatch, combine) stay there, routed values live where the
+//   experts
+//      are. Tokens are gathered over etp before; over ep as well where options.expert_plan is `gather`; else rows go from the tokens'
+//      placement to the experts' and back by exchange_rows.
 //   7  The epilogue reads a gradient where its state lies: one reduction, from what the accumulator is partial over onto the pieces.
 #include <algorithm>
 #include <map>
@@ -389,10 +390,13 @@ class Propagation {
     // From where another reshard took it.
     if (const auto found = source_.find(v); found != source_.end() && same(placement(found->second), wanted)) return found->second;
     refuse_whole_weight(v, wanted, why);
-    const bool routed = graph_.type(v).routed > 0;
+    // Rows change their ranks by an exchange; what is counted once among equal rows (a bias) is a reshard like any other.
+    Placement counted = placement(v);
+    counted.partial = wanted.partial;
+    const bool routed = graph_.type(v).routed > 0 && !same(counted, wanted);
     Node node = routed ? graph_.make_node(op(OpId::exchange_rows), {v, routing_.at(v)}, {}, why)
                        : graph_.make_node(op(OpId::reshard), {v}, {}, why);
-    if (routed) routing_[node.out[0]] = routing_.at(v);
+    if (graph_.type(v).routed) routing_[node.out[0]] = routing_.at(v);
     graph_[node.out[0]].type.placement = wanted;
     graph_[node.out[0]].type.placement.dims.resize(graph_.type(v).shape.size());
     const Value out = node.out[0];

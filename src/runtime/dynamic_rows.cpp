@@ -29,7 +29,7 @@ bool DynamicRows::touches(const Graph& graph, const Node& node) {
 }
 
 void DynamicRows::add_exchange(const Node& node, Transport& transport, const std::string& what) {
-  exchanges_.try_emplace(node.in[1], graph_, node, transport, what);
+  exchanges_.try_emplace(node.in.back(), graph_, node, transport, what);
 }
 
 std::vector<Group> DynamicRows::groups() const {
@@ -56,18 +56,32 @@ std::int64_t DynamicRows::rows_of(const Call& call) {
 }
 
 void DynamicRows::exchange(Call& call) {
-  RowExchange& rows = exchanges_.at(call.node->in[1]);
-  rows.learn(views_[static_cast<std::size_t>(call.node->in[1].id)]);
-  const bool to_experts = graph_.has_dynamic_rows(call.node->out[0]);
-  const at::Tensor out = to_experts ? make(call.node->out[0], rows.rows_at_experts()) : call.out[0];
-  measured([&] { to_experts ? rows.to_experts(call.in[0], out) : rows.to_tokens(call.in[0], out); });
+  const Node& node = *call.node;
+  RowExchange& rows = exchanges_.at(node.in.back());
+  rows.learn(call.in.back());
+  if (node.op != &op(OpId::exchange_rows)) rows.learn_tokens(call.in[1], call.in.back(), node.attrs.integer("k"));
+  const bool to_experts = graph_.has_dynamic_rows(node.out[0]);
+  const at::Tensor out = to_experts ? make(node.out[0], rows.rows_at_experts()) : call.out[0];
+  measured([&] {
+    if (node.op == &op(OpId::exchange_dispatch))
+      rows.dispatch(call.in[0], out);
+    else if (node.op == &op(OpId::exchange_combine))
+      rows.combine(call.in[0], out);
+    else
+      to_experts ? rows.to_experts(call.in[0], out) : rows.to_tokens(call.in[0], out);
+  });
 }
 
 void DynamicRows::compute(Call& call) {
   const std::int64_t rows = rows_of(call);
   for (std::size_t o = 0; o < call.out.size(); ++o)
     if (graph_.has_dynamic_rows(call.node->out[o])) call.out[o] = make(call.node->out[o], rows);
-  if (rows > 0 || !graph_.has_dynamic_rows(call.node->out[0])) measured([&] { call.launch(); });
+  if (call.collective) {
+    SHEAF_CHECK(call.node->op == &op(OpId::to_partial), "{} of rows whose number is not known before", call.node->op->name);
+    call.collective->run(call.in, call.out, nullptr);
+  } else if (rows > 0 || !graph_.has_dynamic_rows(call.node->out[0])) {
+    measured([&] { call.launch(); });
+  }
   if (call.node->op != &op(OpId::route)) return;
   const std::int64_t used = call.out[0].ge(0).sum().item<std::int64_t>();
   for (const Value v : call.node->out) {
@@ -79,7 +93,7 @@ void DynamicRows::compute(Call& call) {
 void DynamicRows::run(Call& call, Segment segment, std::size_t n) {
   for (std::size_t i = 0; i < call.in.size(); ++i)
     if (call.node->in[i]) call.in[i] = views_[static_cast<std::size_t>(call.node->in[i].id)];
-  call.node->op == &op(OpId::exchange_rows) ? exchange(call) : compute(call);
+  exchanges_rows(*call.node->op) ? exchange(call) : compute(call);
   for (at::Tensor& t : call.in) t = at::Tensor();
   for (std::size_t o = 0; o < call.out.size(); ++o)
     if (graph_.has_dynamic_rows(call.node->out[o])) call.out[o] = at::Tensor();

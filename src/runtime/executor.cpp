@@ -116,7 +116,7 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
       const Node& node = graph.nodes(s)[n];
       Call call{.node = &node, .dynamic = DynamicRows::touches(graph, node)};
       std::int64_t bytes = 0;
-      if (node.op == &op(OpId::exchange_rows) && call.dynamic) {
+      if (exchanges_rows(*node.op) && call.dynamic) {
         dynamic->add_exchange(node, *options.transport, purpose(graph, node, s, n));
       } else if (is_move(*node.op) && options.transport) {
         call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
@@ -254,7 +254,7 @@ void Executor::Impl::run(Segment segment) {
     const auto begin = std::chrono::steady_clock::now();
     if (side)
       for (const std::size_t other : call.awaits) side->wait_for(other);
-    if (call.collective) {
+    if (call.collective && !call.dynamic) {
       const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
       side && !timing ? side->run(n, run) : run();
     } else {

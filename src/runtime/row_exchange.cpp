@@ -6,8 +6,10 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "base/error.h"
+#include "ops/routing.h"
 #include "runtime/collectives.h"
 
 namespace sheaf {
@@ -80,9 +82,91 @@ void RowExchange::exchange(const at::Tensor& in, const std::vector<std::int64_t>
   transport_.end_batch();
 }
 
+void RowExchange::learn_tokens(const at::Tensor& slot, const at::Tensor& expert, std::int64_t k) {
+  if (knows_tokens_) return;
+  const std::size_t n = group_.size();
+  const at::Device device = expert.device();
+  const at::Tensor slots = slot.reshape({-1}).to(at::kCPU);
+  // Of the rows to each rank, in their order: the token of each, as its place among the tokens that go there.
+  std::vector<std::int64_t> tokens, place_of_row;
+  std::unordered_map<std::int64_t, std::int64_t> place;
+  sent_tokens_.assign(n, 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    place.clear();
+    for (std::int64_t r = i == 0 ? 0 : sent_rows_[i - 1]; r < sent_rows_[i]; ++r) {
+      const std::int64_t token = slots.data_ptr<std::int32_t>()[r] / k;
+      const auto [entry, fresh] = place.emplace(token, static_cast<std::int64_t>(place.size()));
+      if (fresh) tokens.push_back(token);
+      place_of_row.push_back(entry->second);
+    }
+    sent_tokens_[i] = static_cast<std::int64_t>(tokens.size());
+  }
+  const auto on_device = [&](const std::vector<std::int64_t>& list) {
+    at::Tensor t = at::empty({static_cast<std::int64_t>(list.size())}, at::kLong);
+    std::copy(list.begin(), list.end(), t.data_ptr<std::int64_t>());
+    return t.to(device);
+  };
+  const at::Tensor sent = on_device(place_of_row).view({1, 1, -1});
+  const at::Tensor received = at::empty({1, 1, rows_at_experts()}, sent.options());
+  exchange(sent, sent_rows_, received, received_rows_);
+  transport_.wait();
+  const at::Tensor host = received.view({-1}).to(at::kCPU), order = by_expert_.to(at::kCPU);
+  received_tokens_.assign(n, 0);
+  std::vector<std::int64_t> token_received(static_cast<std::size_t>(host.numel()));    // by row received
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::int64_t before = i == 0 ? 0 : received_tokens_[i - 1];
+    std::int64_t count = 0;
+    for (std::int64_t r = i == 0 ? 0 : received_rows_[i - 1]; r < received_rows_[i]; ++r) {
+      const std::int64_t at = host.data_ptr<std::int64_t>()[r];
+      token_received[static_cast<std::size_t>(r)] = before + at, count = std::max(count, at + 1);
+    }
+    received_tokens_[i] = before + count;
+  }
+  std::vector<std::int64_t> by_expert(token_received.size());
+  std::vector<std::size_t> terms(static_cast<std::size_t>(n == 0 ? 0 : received_tokens_.back()));    // of a token, so far
+  std::vector<std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>>> lists;
+  for (std::size_t r = 0; r < by_expert.size(); ++r) {
+    const std::int64_t token = by_expert[r] = token_received[static_cast<std::size_t>(order.data_ptr<std::int64_t>()[r])];
+    const std::size_t term = terms[static_cast<std::size_t>(token)]++;
+    if (term == lists.size()) lists.emplace_back();
+    lists[term].first.push_back(static_cast<std::int64_t>(r)), lists[term].second.push_back(token);
+  }
+  token_ = on_device(tokens), token_of_row_ = on_device(by_expert);
+  terms_.clear();
+  for (const auto& [rows, of] : lists) terms_.emplace_back(on_device(rows), on_device(of));
+  knows_tokens_ = true;
+}
+
+void RowExchange::dispatch(const at::Tensor& tokens, const at::Tensor& rows) const {
+  const at::Tensor x = as_tokens(tokens);
+  const at::Tensor sent = x.index_select(0, token_).unsqueeze(0).unsqueeze(0);
+  const at::Tensor received = at::empty({1, 1, received_tokens_.back(), x.size(1)}, x.options());
+  exchange(sent, sent_tokens_, received, received_tokens_);
+  at::Tensor out = as_rows(rows);
+  if (out.numel() > 0) at::index_select_out(out, received[0][0], 0, token_of_row_);
+}
+
+void RowExchange::combine(const at::Tensor& rows, const at::Tensor& tokens) const {
+  const at::Tensor x = as_rows(rows);
+  at::Tensor out = as_tokens(tokens);
+  const bool narrow = out.scalar_type() == at::kBFloat16 || out.scalar_type() == at::kHalf;
+  const auto wide = narrow ? out.options().dtype(at::kFloat) : out.options();
+  at::Tensor sums = at::zeros({received_tokens_.back(), out.size(1)}, wide);
+  for (const auto& [row, token] : terms_) sums.index_add_(0, token, x.index_select(0, row).to(sums.scalar_type()));
+  const at::Tensor sent = sums.to(out.scalar_type()).unsqueeze(0).unsqueeze(0);
+  const at::Tensor received = at::empty({1, 1, sent_tokens_.back(), out.size(1)}, out.options());
+  exchange(sent, received_tokens_, received, sent_tokens_);
+  at::Tensor total = at::zeros(out.sizes(), wide);
+  for (std::size_t i = 0; i < group_.size(); ++i) {
+    const std::int64_t begin = i == 0 ? 0 : sent_tokens_[i - 1], count = sent_tokens_[i] - begin;
+    if (count > 0) total.index_add_(0, token_.narrow(0, begin, count), received[0][0].narrow(0, begin, count).to(total.scalar_type()));
+  }
+  out.copy_(total);
+}
+
 void RowExchange::to_experts(const at::Tensor& in, const at::Tensor& out) const {
-  SHEAF_CHECK(in.size(2) == rows_at_tokens() && out.size(2) == rows_at_experts(), "{}: {} rows to {}, known are {} and {}", what_, in.size(2),
-              out.size(2), rows_at_tokens(), rows_at_experts());
+  SHEAF_CHECK(in.size(2) == rows_at_tokens() && out.size(2) == rows_at_experts(), "{}: {} rows to {}, known are {} and {}", what_,
+              in.size(2), out.size(2), rows_at_tokens(), rows_at_experts());
   const at::Tensor received = at::empty_like(out);
   exchange(in, sent_rows_, received, received_rows_);
   at::Tensor sorted = out;
@@ -90,8 +174,8 @@ void RowExchange::to_experts(const at::Tensor& in, const at::Tensor& out) const 
 }
 
 void RowExchange::to_tokens(const at::Tensor& in, const at::Tensor& out) const {
-  SHEAF_CHECK(in.size(2) == rows_at_experts() && out.size(2) == rows_at_tokens(), "{}: {} rows to {}, known are {} and {}", what_, in.size(2),
-              out.size(2), rows_at_experts(), rows_at_tokens());
+  SHEAF_CHECK(in.size(2) == rows_at_experts() && out.size(2) == rows_at_tokens(), "{}: {} rows to {}, known are {} and {}", what_,
+              in.size(2), out.size(2), rows_at_experts(), rows_at_tokens());
   exchange(in.numel() > 0 ? in.index_select(2, by_source_) : in, received_rows_, out, sent_rows_);
 }
 

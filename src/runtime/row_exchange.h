@@ -6,7 +6,8 @@
 //     -> received        by (source, e, its token)
 //   experts here         rows by (e, source, its token)
 //
-// How many rows go where is data of the router: learnt once for the decisions of a layer, by a message of counts, and kept until they change.
+// How many rows go where is data of the router: learnt once for the decisions of a layer, by a message of counts, and kept until they
+// change.
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -23,11 +24,18 @@ class RowExchange {
   RowExchange(const Graph& graph, const Node& node, Transport& transport, std::string what);
 
   const Group& group() const { return group_; }
-  void forget() { known_ = false; }
-  // expert: of the rows where the tokens are. All ranks of the group call it together; nothing to do where it is known. Waits for the device.
+  void forget() { known_ = knows_tokens_ = false; }
+  // expert: of the rows where the tokens are. All ranks of the group call it together; nothing to do where it is known. Waits for the
+  // device.
   void learn(const at::Tensor& expert);
   std::int64_t rows_at_tokens() const { return sent_rows_.empty() ? 0 : sent_rows_.back(); }
   std::int64_t rows_at_experts() const { return received_rows_.empty() ? 0 : received_rows_.back(); }
+  // For dispatch and combine: which tokens the rows are of. slot: of the rows where the tokens are; k: choices of a token.
+  void learn_tokens(const at::Tensor& slot, const at::Tensor& expert, std::int64_t k);
+  // A token [b, s, ..] goes once to each rank that holds some of its experts, and becomes its rows there.
+  void dispatch(const at::Tensor& tokens, const at::Tensor& rows) const;
+  // The adjoint: rows of a token are summed where they are, in order of their experts, then the sums of the ranks in order of the group.
+  void combine(const at::Tensor& rows, const at::Tensor& tokens) const;
   // [1, 1, rows, ..], contiguous.
   void to_experts(const at::Tensor& in, const at::Tensor& out) const;
   void to_tokens(const at::Tensor& in, const at::Tensor& out) const;
@@ -41,9 +49,16 @@ class RowExchange {
   Group group_;
   std::int64_t num_experts_ = 0;    // of all ranks
   std::size_t self_ = 0;            // place in the group
-  bool known_ = false;
+  bool known_ = false, knows_tokens_ = false;
   std::vector<std::int64_t> sent_rows_, received_rows_;    // by place in the group, where the part ends
   at::Tensor by_expert_, by_source_;                       // the row received that is the i-th by expert; and back
+
+  // Tokens sent and received, each once for a pair of ranks.
+  std::vector<std::int64_t> sent_tokens_, received_tokens_;    // by place in the group, where the part ends
+  at::Tensor token_;                                           // sent: which of the rank's tokens
+  at::Tensor token_of_row_;                                    // by expert: which of the tokens received
+  // The rows of a token received, each in another of these pairs (rows, tokens): in a pair no token comes twice, so its sum has one order.
+  std::vector<std::pair<at::Tensor, at::Tensor>> terms_;
 };
 
 }    // namespace sheaf

@@ -12,6 +12,7 @@
 #include "ops/op_table.h"
 #include "runtime/aten.h"
 #include "runtime/collectives.h"
+#include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {
@@ -188,6 +189,7 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
     bytes.resize(graph.nodes(s).size());
     for (std::size_t n = 0; n < bytes.size(); ++n) {
       const Node& node = graph.nodes(s)[n];
+      if (DynamicRows::touches(graph, node)) continue;    // outside of the arena
       if (is_move(*node.op) && !graph.mesh.atoms.empty()) {
         const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
         if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();

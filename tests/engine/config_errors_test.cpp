@@ -99,7 +99,7 @@ TEST(ConfigErrors, missing_keys_are_named_with_what_they_are) {
 
 TEST(ConfigErrors, what_is_not_built_is_refused_with_what_is_accepted) {
   const std::vector<Case> cases = {
-      {"ep", {"expert_parallel={\"enabled\": true, \"autoep_size\": 8}"}, {"expert_parallel.autoep_size", "placements"}},
+      {"ep", {"expert_parallel={\"enabled\": true, \"autoep_size\": 8}"}, {"ep 8 · etp 1 does not divide the 1 rank", "start more ranks"}},
       {"fp16", {"fp16.enabled=true"}, {"fp16.enabled", "not built yet"}},
       {"offload", {"zero_optimization.offload_optimizer.device=cpu"}, {"offload_optimizer.device", "off the device", "accepted: \"none\""}},
       {"offload parameters", {"zero_optimization.offload_param.device=nvme"}, {"offload_param.device"}},

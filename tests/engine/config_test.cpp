@@ -174,6 +174,8 @@ TEST(Config, what_is_resolved_reads_back_as_the_same_run) {
       {"scheduler.type=OneCycle", "scheduler.params.cycle_min_lr=1e-3", "scheduler.params.cycle_max_lr=0.1",
        "scheduler.params.cycle_second_step_size=0"},
       {"scheduler.type=WarmupLR", "scheduler.params.warmup_type=linear"},
+      {R"(expert_parallel={"enabled": true, "preset_model": "mixtral", "load_balance_coeff": 0.001, "top_k": 2})", "run.expert_plan=dedup",
+       "run.expert_order=[1, 0]", R"(run.freeze=["*experts*"])"},
       {"scheduler.type=WarmupDecayLR", "scheduler.params.warmup_max_lr=null"},
       {"scheduler.type=WarmupCosineLR", "scheduler.params.cos_min_ratio=0.3333333333333333"},
       {R"(model={"config": {"model_type": "llama"}})"},

@@ -29,20 +29,31 @@ struct MeshCase {
   std::int64_t stage, micro_batches = 1;
   bool bf16 = false;
   std::int64_t documents = 0;
+  const char* experts = "";    // the plan; "": a dense model
 };
 void PrintTo(const MeshCase& c, std::ostream* to) {
-  *to << c.mesh << ", ZeRO " << c.stage << ", " << c.micro_batches << " micro-batches" << (c.bf16 ? ", bf16" : "");
+  *to << c.mesh << ", ZeRO " << c.stage << ", " << c.micro_batches << " micro-batches" << (c.bf16 ? ", bf16" : "")
+      << (*c.experts ? ", experts " : "") << c.experts;
 }
 
 Graph step_of(const MeshCase& c, const std::string& mesh) {
-  const Json config = {{"model_type", "qwen3"},         {"vocab_size", kVocab},     {"hidden_size", 9},         {"intermediate_size", 10},
-                       {"num_hidden_layers", 2},        {"num_attention_heads", 6}, {"num_key_value_heads", 3}, {"head_dim", 4},
-                       {"max_position_embeddings", 64}, {"attention_bias", true},   {"initializer_range", 0.3}};
+  Json config = {{"model_type", "qwen3"},         {"vocab_size", kVocab},     {"hidden_size", 9},         {"intermediate_size", 10},
+                 {"num_hidden_layers", 2},        {"num_attention_heads", 6}, {"num_key_value_heads", 3}, {"head_dim", 4},
+                 {"max_position_embeddings", 64}, {"attention_bias", true},   {"initializer_range", 0.3}};
   Options options;
   options.mesh = mesh;
+  if (*c.experts) {
+    config.update({{"model_type", "qwen3_moe"},
+                   {"num_experts", 5},
+                   {"num_experts_per_tok", 3},
+                   {"moe_intermediate_size", 7},
+                   {"norm_topk_prob", true},
+                   {"output_router_logits", true}});
+    options.expert_plan = c.experts;
+  }
   options.tp_plan =
       "layers.*.self_attn.q_proj colwise; layers.*.self_attn.k_proj colwise; layers.*.self_attn.v_proj colwise; "
-      "layers.*.self_attn.o_proj rowwise; layers.*.mlp.gate_proj colwise; layers.*.mlp.up_proj colwise; layers.*.mlp.down_proj rowwise; "
+      "layers.*.self_attn.o_proj rowwise; ?layers.*.mlp.gate_proj colwise; ?layers.*.mlp.up_proj colwise; ?layers.*.mlp.down_proj rowwise; "
       "embed_tokens embedding_rowwise; lm_head colwise";
   options.zero_stage = c.stage;
   options.persist = 12;
@@ -97,7 +108,12 @@ struct OnRank {
     const std::size_t n = metrics.size();
     for (const auto& [v, t] : inputs[n]) write(v, t);
     for (const auto& [name, value] : std::initializer_list<std::pair<const char*, double>>{
-             {"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.99}, {"bias1", 1 - std::pow(0.9, n + 1.0)}, {"bias2", 1 - std::pow(0.99, n + 1.0)}})
+             {"lr", 1e-3},
+             {"beta1", 0.9},
+             {"beta2", 0.99},
+             {"bias1", 1 - std::pow(0.9, n + 1.0)},
+             {"bias2", 1 - std::pow(0.99, n + 1.0)},
+             {kMicroBatchShare, 1.0 / static_cast<double>(executor->num_micro_batches())}})
       executor->set_argument(name, value);
     executor->run_step();
     metrics.emplace_back(executor->metric("loss"), executor->metric("grad_norm"));
@@ -141,7 +157,8 @@ TEST_P(OnMesh, ranks_train_as_one_does_and_allocate_nothing_after_the_first_step
     stray[static_cast<std::size_t>(rank)] = num_stray_allocations() - before;
   });
   if (HasFailure()) return;
-  for (const std::int64_t count : stray) EXPECT_EQ(count, 0);
+  const bool all_planned = !*c.experts;    // rows of experts lie outside of the plan
+  for (const std::int64_t count : stray) EXPECT_TRUE(count == 0 || !all_planned) << count;
 
   // fp32: sums in another order. bf16: a partial is rounded before it is reduced, so only about.
   const double tolerance = c.bf16 ? 2e-2 : 1e-5;
@@ -153,7 +170,7 @@ TEST_P(OnMesh, ranks_train_as_one_does_and_allocate_nothing_after_the_first_step
       EXPECT_NEAR(norm, wanted_norm, tolerance * wanted_norm) << "rank " << rank << ", step " << step;
       EXPECT_EQ(loss, ranks[0]->metrics[step].first);    // every rank the same bits
     }
-    EXPECT_EQ(ranks[rank]->executor->planned_bytes(), ranks[rank]->executor->peak_bytes());
+    EXPECT_TRUE(ranks[rank]->executor->planned_bytes() == ranks[rank]->executor->peak_bytes() || !all_planned);
   }
   if (c.bf16) return;
   // Final weights.
@@ -177,9 +194,17 @@ constexpr const char* kDp = "mesh a0=4    axes dp=a0 sp=. tp=.";
 constexpr const char* kTp = "mesh a0=4    axes dp=. sp=. tp=a0";
 constexpr const char* kSp = "mesh a0=3    axes dp=. sp=a0 tp=.";
 constexpr const char* kAll = "mesh a2=2 a1=2 a0=2    axes dp=a2 sp=a1 tp=a0";
+constexpr const char* kEp = "mesh a0=4    axes dp=a0 sp=. tp=. edp=. ep=a0 etp=.";
+constexpr const char* kFolded = "mesh a2=2 a1=2 a0=2    axes dp=a2 sp=a1 tp=a0 edp=a2 ep=a1 etp=a0";
+// Rows leave a major atom of the tokens: what remains is no run of them.
+constexpr const char* kStrided = "mesh a2=2 a1=2 a0=2    axes dp=a2.a1 sp=. tp=a0 edp=a1 ep=a2.a0 etp=.";
 INSTANTIATE_TEST_SUITE_P(Executor, OnMesh,
                          ::testing::Values(MeshCase{kDp, 0}, MeshCase{kDp, 1, 2}, MeshCase{kDp, 2, 3}, MeshCase{kDp, 3, 2},
                                            MeshCase{kTp, 0}, MeshCase{kTp, 1, 2}, MeshCase{kSp, 0, 1, false, 2}, MeshCase{kSp, 3, 2},
                                            MeshCase{"mesh a1=2 a0=2    axes dp=a1 sp=. tp=a0", 3, 2},
                                            MeshCase{"mesh a1=2 a0=2    axes dp=. sp=a1 tp=a0", 2}, MeshCase{kAll, 3}, MeshCase{kAll, 1, 2},
-                                           MeshCase{kAll, 3, 2, true}));
+                                           MeshCase{kAll, 3, 2, true}, MeshCase{kEp, 1, 2, false, 0, "exact"},
+                                           MeshCase{kEp, 3, 1, false, 2, "dedup"}, MeshCase{kEp, 2, 2, false, 0, "gather"},
+                                           MeshCase{kFolded, 3, 2, false, 0, "exact"}, MeshCase{kFolded, 3, 1, false, 0, "dedup"},
+                                           MeshCase{kFolded, 0, 2, false, 0, "gather"}, MeshCase{kFolded, 3, 2, true, 0, "dedup"},
+                                           MeshCase{kStrided, 3, 1, false, 0, "dedup"}, MeshCase{kStrided, 3, 1, false, 0, "exact"}));

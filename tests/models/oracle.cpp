@@ -68,12 +68,8 @@ Step build(const Fixture& fixture, const ModelShape& shape, const StepOptions& o
   const ModelConfig config = parse_model_config(fixture.config, fixture.folder + "/config.json");
   step.values = build_decoder(b, config, shape);
   find_routers(step, b, o.replay);
-  Value nll = step.values.nll;
-  if (const Value aux = write_aux_loss(b, config, step.values)) {
-    const double each = fixture.oracle.at("labels").ge(0).sum().item<double>() / static_cast<double>(shape.rows * shape.seq_len);
-    nll = b.add(nll, b.broadcast(b.scale(aux, each), nll, "(), b s -> b s"));
-  }
-  write_mean_loss(b, nll);
+  write_mean_loss(b, step.values.nll);
+  if (const Value aux = write_aux_loss(b, config, step.values)) b.step_sum("aux_sum", aux);
   verify(step.graph, Level::l1);
   std::vector<Pass> passes = training_passes();
   std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage: for plans
@@ -95,7 +91,7 @@ Step build(const Fixture& fixture, const ModelShape& shape, const StepOptions& o
 
 at::Tensor zeros(const Type& type) { return at::zeros(type.shape, scalar_type(type.dtype)); }
 
-void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixture) {
+void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixture, std::int64_t num_micro_batches) {
   for (const Value v : graph.all(ValueKind::input)) {
     const at::Tensor& rows = fixture.oracle.at(graph[v].name);
     interpreter.give(v, rows.to(at::kInt).view(graph.type(v).shape));
@@ -109,6 +105,8 @@ void give_all(Interpreter& interpreter, const Graph& graph, const Fixture& fixtu
     interpreter.give(v, loaded == fixture.model.end() ? zeros(state.type)
                                                       : loaded->second.view(state.type.shape).to(scalar_type(state.type.dtype)).clone());
   }
+  if (const Value share = graph.find(std::string("step.") + kMicroBatchShare))
+    interpreter.give(share, at::full({}, 1.0 / static_cast<double>(num_micro_batches), at::kFloat));
   // Adam divides by these.
   for (const char* name : {"step.bias1", "step.bias2"}) interpreter.give(graph.find(name), at::full({}, 1.0, at::kFloat));
 }
@@ -121,7 +119,7 @@ StepResult run_step(const Fixture& fixture, const StepOptions& o) {
   const std::int64_t documents = ends == fixture.oracle.end() ? 0 : ends->second.size(1);
   const Step step = build(fixture, {ids.size(0) / o.num_micro_batches, ids.size(1), documents}, o);
   Interpreter interpreter(step.graph);
-  give_all(interpreter, step.graph, fixture);
+  give_all(interpreter, step.graph, fixture, o.num_micro_batches);
   interpreter.run(Segment::prologue);
   for (std::int64_t m = 0; m < o.num_micro_batches; ++m) {
     interpreter.give(step.graph.find("step.micro_batch"), at::full({}, m, at::kInt));

@@ -53,7 +53,66 @@ std::size_t expect_equal(const Shapes& shapes, const std::string& mesh) {
   return pair.num_moves();
 }
 
+// Small models of the families with experts: what they have in attention, and experts that no axis cuts.
+Graph step_with_experts(Json config, const std::string& mesh) {
+  const Json base = {{"vocab_size", 17},
+                     {"hidden_size", 8},
+                     {"intermediate_size", 10},
+                     {"num_hidden_layers", 2},
+                     {"num_attention_heads", 4},
+                     {"num_key_value_heads", 2},
+                     {"num_experts", 5},
+                     {"num_experts_per_tok", 2},
+                     {"moe_intermediate_size", 3},
+                     {"head_dim", 4},
+                     {"max_position_embeddings", 64}};
+  for (const auto& [key, value] : base.items())
+    if (!config.contains(key)) config[key] = value;
+  Graph graph = build_model(config, {.rows = 4, .seq_len = 6}, DType::fp32);
+  std::vector<Pass> passes = training_passes();
+  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });    // storage
+  Options options;
+  options.mesh = mesh;
+  options.zero_stage = 2;
+  options.tp_plan = "layers.*.self_attn.o_proj rowwise; embed_tokens embedding_rowwise; ";
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "q_b_proj", "kv_b_proj"})
+    options.tp_plan += fmt::format("?layers.*.self_attn.{} colwise; ", name);
+  for (const char* mlp : {"mlp", "mlp.shared_expert", "mlp.shared_experts", "feed_forward", "feed_forward.shared_expert"})
+    options.tp_plan +=
+        fmt::format("?layers.*.{0}.gate_proj colwise; ?layers.*.{0}.up_proj colwise; ?layers.*.{0}.down_proj rowwise; ", mlp);
+  return RunPasses{}(std::move(graph), passes, options);
+}
+
 }    // namespace
+
+TEST(Placed, families_with_experts) {
+  const Json mla = {{"num_key_value_heads", 4}, {"kv_lora_rank", 6}, {"qk_nope_head_dim", 3}, {"qk_rope_head_dim", 2}, {"v_head_dim", 5}};
+  const auto with = [](Json json, const Json& more) { return json.update(more), json; };
+  const Json models[] = {
+      with(mla, {{"model_type", "deepseek_v3"}, {"q_lora_rank", 7}, {"n_group", 1}, {"topk_group", 1}, {"first_k_dense_replace", 1}}),
+      with(mla, {{"model_type", "deepseek_v2"}, {"q_lora_rank", nullptr}, {"first_k_dense_replace", 1}}),
+      {{"model_type", "olmoe"}, {"head_dim", 2}, {"clip_qkv", 1.0}, {"output_router_logits", true}},
+      {{"model_type", "gpt_oss"}, {"sliding_window", 3}},
+      {{"model_type", "qwen2_moe"}, {"shared_expert_intermediate_size", 6}, {"mlp_only_layers", {0}}},
+      {{"model_type", "ernie4_5_moe"}, {"use_bias", true}},
+      {{"model_type", "minimax_m2"}, {"output_router_logits", true}},
+      {{"model_type", "llama4_text"},
+       {"intermediate_size_mlp", 6},
+       {"attention_chunk_size", 4},
+       {"floor_scale", 3},
+       {"no_rope_layer_interval", 2},
+       {"interleave_moe_layer_step", 2}},
+  };
+  for (const Json& model : models)
+    for (const char* mesh : {"mesh a0=2    axes dp=a0", "mesh a0=2    axes tp=a0", "mesh a0=3    axes sp=a0",
+                             "mesh a2=2 a1=2 a0=2    axes dp=a2 sp=a1 tp=a0"}) {
+      SCOPED_TRACE(fmt::format("{}, {}", model.at("model_type").dump(), mesh));
+      const Graph one = step_with_experts(model, ""), placed = step_with_experts(model, mesh);
+      StepPair pair(one, placed, {});
+      EXPECT_EQ(pair.step(), "");
+      EXPECT_GT(pair.num_moves(), 0u);
+    }
+}
 
 TEST(Placed, every_value_of_a_step_is_the_same_on_any_mesh) {
   const char* meshes[] = {

@@ -5,8 +5,10 @@
 namespace sheaf::testing {
 namespace {
 
+bool has_experts(const Json& config) { return config.at("model_type") == "qwen3_moe" || config.at("model_type") == "mixtral"; }
+
 Json random_model(Dice& dice) {
-  const std::string family = dice.one_of<std::string>({"llama", "mistral", "qwen2", "qwen3"});
+  const std::string family = dice.one_of<std::string>({"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral"});
   const std::int64_t kv_heads = dice.one_of<std::int64_t>({1, 2, 2, 3, 4, 5}), per_kv = dice.one_of<std::int64_t>({1, 1, 2, 3, 4});
   const std::int64_t layers = 1 + dice.chance(15);
   Json config = {{"model_type", family},
@@ -20,17 +22,27 @@ Json random_model(Dice& dice) {
                  {"max_position_embeddings", 64},
                  {"tie_word_embeddings", dice.chance(40)},
                  {"hidden_act", dice.one_of<std::string>({"silu", "gelu", "relu"})}};
+  if (has_experts(config)) {
+    const std::int64_t experts = 1 + dice.below(7);
+    config.update({{"num_experts", experts},
+                   {"num_experts_per_tok", 1 + dice.below(std::min<std::int64_t>(experts, 3))},
+                   {"moe_intermediate_size", 1 + dice.below(8)},
+                   {"norm_topk_prob", dice.chance(50)},
+                   {"output_router_logits", dice.chance(50)}});
+    if (family == "qwen3_moe" && layers == 2 && dice.chance(40)) config["mlp_only_layers"] = {0};
+  }
   if (family == "llama" || family == "qwen3") config["attention_bias"] = dice.chance(40);
   if (family == "llama") config["mlp_bias"] = dice.chance(30);
   if (family == "mistral") config["sliding_window"] = 1 + dice.below(6);
-  if (family[0] == 'q' && dice.chance(50))
+  if ((family == "qwen2" || family == "qwen3") && dice.chance(50))
     config.update({{"use_sliding_window", true}, {"sliding_window", 3}, {"max_window_layers", layers - 1}});
   if (dice.chance(20)) config["pad_token_id"] = 1;
   return config;
 }
 
 // Axes dp, sp, tp, now and then a fourth that nothing names, so that everything is replicated over it; an axis may be of two atoms.
-std::string random_mesh(Dice& dice, std::int64_t max_ranks) {
+// Experts are cut over any of the atoms that cut tokens.
+std::string random_mesh(Dice& dice, std::int64_t max_ranks, bool experts) {
   std::vector<std::string> names = {"dp", "sp", "tp"};
   if (dice.chance(15)) names.emplace_back("other");
   std::map<std::string, std::vector<std::int64_t>> sizes;    // of an axis: its atoms, major to minor
@@ -48,6 +60,7 @@ std::string random_mesh(Dice& dice, std::int64_t max_ranks) {
   std::vector<std::string> order = names;
   if (dice.chance(30)) std::rotate(order.begin(), order.begin() + 1 + dice.below(2), order.end());
   std::string atoms = "mesh", axes = "    axes";
+  std::map<std::string, std::vector<std::string>> of_experts = {{"edp", {}}, {"ep", {}}, {"etp", {}}};
   std::int64_t left = 0;
   for (const std::string& name : order) left += static_cast<std::int64_t>(sizes[name].size());
   for (const std::string& name : order) {
@@ -55,9 +68,12 @@ std::string random_mesh(Dice& dice, std::int64_t max_ranks) {
     for (const std::int64_t size : sizes[name]) {
       of.push_back(fmt::format("a{}", --left));
       atoms += fmt::format(" {}={}", of.back(), size);
+      if (name != "other") of_experts[dice.one_of<std::string>({"edp", "ep", "ep", "etp"})].push_back(of.back());
     }
     axes += fmt::format(" {}={}", name, of.empty() ? "." : join(of, "."));
   }
+  if (experts && dice.chance(85))
+    for (const auto& [name, of] : of_experts) axes += fmt::format(" {}={}", name, of.empty() ? "." : join(of, "."));
   return atoms + axes;
 }
 
@@ -68,6 +84,10 @@ std::string random_plan(Dice& dice, const Json& config) {
   const bool usual = dice.chance(35);
   const auto entry = [&](const std::string& pattern, const std::string& wanted) {
     if (!usual && dice.chance(15)) return;
+    if (has_experts(config)) {    // an MLP may be experts
+      plan.push_back("?" + pattern + " " + (!usual && dice.chance(25) ? style() : wanted));
+      return;
+    }
     const std::string then = !usual && dice.chance(25) ? style() : wanted;
     // Of two layers one may have a plan of its own: the first entry that matches holds.
     if (const std::size_t star = pattern.find('*');
@@ -113,7 +133,8 @@ RandomStep random_step(std::uint64_t seed, std::int64_t max_ranks) {
   step.compute = dice.chance(40) ? DType::bf16 : DType::fp32;
   Options& o = step.options;
   o.num_micro_batches = dice.one_of<std::int64_t>({1, 1, 2, 3});
-  o.mesh = random_mesh(dice, max_ranks);
+  o.mesh = random_mesh(dice, max_ranks, has_experts(step.config));
+  o.expert_plan = dice.one_of<std::string>({"exact", "dedup", "gather"});
   o.tp_plan = random_plan(dice, step.config);
   o.zero_stage = dice.below(4);
   o.persist = dice.one_of<std::int64_t>({0, 0, 12, 60, 100000});

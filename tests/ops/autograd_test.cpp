@@ -142,7 +142,8 @@ Example gated_example(const char* activation, double limit, at::Tensor (*y)(cons
 
 std::vector<Example> examples() {
   const Shape m = {3, 5};
-  const at::Tensor chosen = at::arange(12, at::kLong).mul(at::arange(12, at::kLong)).remainder(4).add(at::arange(12, at::kLong).remainder(2)).view({2, 3, 2});
+  const at::Tensor chosen =
+      at::arange(12, at::kLong).mul(at::arange(12, at::kLong)).remainder(4).add(at::arange(12, at::kLong).remainder(2)).view({2, 3, 2});
   const at::Tensor ids = indices({2, 6}, 7), labels = indices({2, 6}, 9, 4);
   return {
       {"silu", {m}, {}, [](Builder& b, const Values& x) { return b.silu(x[0]); }, [](const Tensors& x) { return at::silu(x[0]); }},
@@ -282,7 +283,7 @@ std::vector<Example> examples() {
        {{2, 3, 4}, {2, 3, 2}, {5, 2, 3, 4}, {5, 4, 3}, {5, 2, 3}},
        {chosen},
        [](Builder& b, const Values& x) {
-         const Results route = b.route(x[5], 5);
+         const Results route = b.route(x[5], {}, 5);
          const Value rows = b.grouped_einsum(b.dispatch(x[0], route[0], 2), x[2], route[1], "e b s h, e g m h -> e b s g m", "same");
          const Value biased = b.add(rows, b.grouped_einsum(x[4], {}, route[1], "e g m -> e b s g m", "same"));
          const Value up = b.einsum("e b s g m -> e b s m", b.silu(biased));

@@ -1,14 +1,14 @@
 """Tiny HuggingFace models and their numbers: FOLDER/NAME/{config.json, model.safetensors, oracle.safetensors}, one folder per function of
 FIXTURES. config.json is the file that both sides read. model.safetensors: parameters and buffers under the names that they have in memory.
 oracle.safetensors: ids, labels (shifted: what each position predicts, -100 does not count), positions, logits, loss, grad.NAME, and
-choices.I of the I-th layer with experts: where each token went. Beside them a table of numbers: rope.json.
+choices.I of the I-th layer with experts: where each token went; document_ends of packed rows. Beside them a table of numbers: rope.json.
 """
 import json
 
 ROWS, SEQ = 2, 24
 
 
-def write(folder, model_type, change=lambda model: None, **config):
+def write(folder, model_type, change=lambda model: None, ends=None, **config):
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -37,13 +37,19 @@ def write(folder, model_type, change=lambda model: None, **config):
                 out[2] if len(out) == 3 else torch.topk(out[1], module.top_k, dim=1).indices))    # llama4's gives scores and logits
     ids = torch.randint(0, config["vocab_size"], (ROWS, SEQ))
     labels = torch.where(torch.rand(ROWS, SEQ) < 0.2, -100, ids)
-    out = model(ids, labels=labels)
-    out.loss.backward()
     shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     positions = torch.arange(SEQ).expand(ROWS, SEQ)
+    packed = {}
+    if ends:    # documents of each row: positions that start again are what HF finds them by
+        begins = torch.tensor([[max((end for end in row if end <= i), default=0) for i in range(SEQ)] for row in ends])
+        positions = positions - begins
+        packed = dict(position_ids=positions, use_cache=False)
+    out = model(ids, labels=labels, **packed)
+    out.loss.backward()
     tensors = {"ids": ids, "labels": shifted, "positions": positions, "logits": out.logits, "loss": out.loss}
     tensors |= {"grad." + name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     tensors |= {f"choices.{i}": chosen.view(ROWS, SEQ, -1) for i, chosen in enumerate(choices)}
+    tensors |= {"document_ends": torch.tensor(ends)} if ends else {}
     for name, chosen in (("oracle", tensors), ("model", dict(model.named_parameters()) | buffers)):
         save_file({name: t.detach().clone().contiguous() for name, t in chosen.items()}, folder / f"{name}.safetensors")
 
@@ -249,7 +255,7 @@ def deepseek_v2(folder):
 
 
 def deepseek_v2_groups_yarn(folder):
-    write(folder, "deepseek_v2", skew, **MLA, q_lora_rank=24, topk_method="group_limited_greedy", n_group=4, topk_group=2,
+    write(folder, "deepseek_v2", **MLA, q_lora_rank=24, topk_method="group_limited_greedy", n_group=4, topk_group=2,
           routed_scaling_factor=1.7, n_shared_experts=1, attention_bias=True, mlp_bias=True, rope_scaling=YARN, max_position_embeddings=128)
 
 
@@ -321,6 +327,11 @@ def llama4_top2(folder):
           no_rope_layers=[1, 1], layer_types=["chunked_attention", "full_attention"], attention_chunk_size=6, attention_bias=True)
 
 
+def llama4_packed(folder):
+    write(folder, "llama4_text", ends=[[3, 11], [9, 20]], **LLAMA4, num_experts_per_tok=1, attention_chunk_size=9, no_rope_layer_interval=2,
+          floor_scale=5)
+
+
 # ---- tables
 def rope_table(folder):
     """Frequencies at the sizes of real models: rope.json, a list of {config, seq_len, inv_freq, scaling}."""
@@ -355,4 +366,5 @@ FIXTURES = (llama, llama_bias, llama_tied, llama_padding, llama_padding_tied, ll
             mistral_window, mistral_no_window, qwen2, qwen2_sliding_tied, qwen3, qwen3_tied_default_head_dim, qwen3_bias_layer_types, mixtral,
             mixtral_aux_window, qwen2_moe, qwen2_moe_sliding_aux, qwen3_moe, qwen3_moe_sliding_aux, olmoe, olmoe_clip_aux, deepseek_v2,
             deepseek_v2_groups_yarn, deepseek_v3, deepseek_v3_yarn, deepseek_v3_dense, glm4_moe, glm4_moe_groups_qk_norm, gpt_oss,
-            gpt_oss_aux, ernie4_5_moe, ernie4_5_moe_aux, minimax_m2, minimax_m2_aux, llama4, llama4_top2)
+            gpt_oss_aux, ernie4_5_moe, ernie4_5_moe_aux, minimax_m2, minimax_m2_aux, llama4, llama4_top2,
+            llama4_packed)

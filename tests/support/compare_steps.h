@@ -92,16 +92,26 @@ class StepPair {
   using Key = std::tuple<const OpDef*, std::string, Values>;    // what makes two nodes the same
   static Key key(const Node& node, Values in) { return {node.op, print(node.attrs), std::move(in)}; }
 
+  // A dispatch or combine that exchanges rows as well is one to a single rank.
+  static Node without_exchange(const Node& node) {
+    if (!exchanges_rows(*node.op) || node.op->name == "exchange_rows") return node;
+    Node plain = node;
+    plain.op = &op(node.op->name == "exchange_dispatch" ? OpId::dispatch : OpId::combine);
+    plain.in.pop_back();
+    return plain;
+  }
+
   // The placed graph has the nodes of the other one, in an order of its own, and moves, and copies of weights.
   std::string run(Segment segment) {
     std::map<Key, std::vector<const Node*>> left;    // nodes of the one rank that no node of the placed graph has met yet
     for (const Node& node : one_.nodes(segment)) left[key(node, node.in)].push_back(&node);
     expected_.run(segment);
-    for (const Node& node : placed_.nodes(segment)) {
-      ranks_.run(node);
-      if (is_move(*node.op)) {
+    for (const Node& given : placed_.nodes(segment)) {
+      ranks_.run(given);
+      const Node node = without_exchange(given);
+      if (is_move(*node.op) || exchanges_rows(*node.op)) {
         ++moves_;
-        for (std::size_t i = 0; i < node.in.size(); ++i) counterparts_[node.out[i]] = counterpart(node.in[i]);
+        for (std::size_t i = 0; i < node.out.size(); ++i) counterparts_[node.out[i]] = counterpart(node.in[i]);
         continue;
       }
       if (node.op->name == "set" && !one_.find(placed_[node.in[0]].name)) continue;    // a copy

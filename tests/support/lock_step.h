@@ -48,6 +48,8 @@ class LockStep {
         if (fault_) fault_(*this, node, i, in, out);
         pieces_[node.out[i].id] = std::move(out);
       }
+    else if (exchanges_rows(*node.op))
+      exchange(node);
     else if (node.op->name == "set")    // pieces are never written: the target gets others
       pieces_[node.in[0].id] = pieces_.at(node.in[1].id);
     else
@@ -218,6 +220,35 @@ class LockStep {
       out.push_back(piece);
     }
     return out;
+  }
+
+  // Rows move as what they mean: whole pieces. The dispatch before, or the combine behind, is made where the tokens are.
+  void exchange(const Node& node) {
+    const bool dispatches = node.op->name == "exchange_dispatch", combines = node.op->name == "exchange_combine";
+    Type from = graph_.type(node.in[0]), to = graph_.type(node.out[0]);
+    Pieces x = pieces_.at(node.in[0].id);
+    const auto at_tokens = [&](const Type& rows) {
+      Type type = rows;
+      const Placement& tokens = graph_.type(node.in.back()).placement;
+      for (std::size_t d = 0; d < 3; ++d) type.placement.dims[d] = tokens.dim(d);
+      return type;
+    };
+    if (dispatches) from = at_tokens(to), x = on_tokens(node, x, from);
+    const Type rows = combines ? at_tokens(from) : to;
+    Pieces out = moved(x, from, rows);
+    if (fault_) fault_(*this, node, 0, x, out);
+    pieces_[node.out[0].id] = combines ? on_tokens(node, out, to) : out;
+  }
+  Pieces on_tokens(const Node& node, const Pieces& x, const Type& to) const {
+    Pieces result;
+    for (std::int64_t rank = 0; rank < ranks_; ++rank) {
+      const auto r = static_cast<std::size_t>(rank);
+      std::vector<at::Tensor> in = {x[r], pieces_.at(node.in[1].id)[r]},
+                              out = {at::empty(local_shape(to.shape, to.placement, graph_.mesh, rank), at::kLong)};
+      node.op->meaning(Args{in, out, node.attrs});
+      result.push_back(out[0]);
+    }
+    return result;
   }
 
   // A flat piece has one dim, whatever the tensor has.

@@ -1,0 +1,168 @@
+"""`sheaf train` of models with experts on meshes against one rank:  experts_test.py SHEAF [folder of the oracle] [--whole]
+
+Experts cut over ranks, alone and folded with data, sequence and tensor parallelism, under every ZeRO stage, by each way that tokens reach
+them: each step's loss (auxiliary loss included), gradient norm and load of the experts, and the final weights. Among the models are routers
+that send all tokens to a few experts, so that others, and whole ranks, get none. By default each family meets some of the meshes; --whole is
+every model on every mesh, stage and plan. Then experts in another order, frozen parameters, biases that balance, and checkpoints that change
+everything at once.
+"""
+import itertools
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True    # no __pycache__ among the sources
+sys.path.insert(0, str(pathlib.Path(__file__).parent))    # python -I leaves it out
+from meshes import ONE_RANK, STEP_TOLERANCE, WEIGHT_TOLERANCE, Runs, arguments, distance, mesh, metrics, model_bytes, numbers, step_distance
+
+SHEAF, ORACLE, WHOLE = arguments()
+STEPS = 20
+MODELS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe", "gpt_oss", "ernie4_5_moe", "minimax_m2",
+          "llama4", "mixtral_aux_window", "qwen2_moe_sliding_aux", "qwen3_moe_sliding_aux", "olmoe_clip_aux", "deepseek_v2_groups_yarn",
+          "deepseek_v3_yarn", "glm4_moe_groups_qk_norm", "gpt_oss_aux", "ernie4_5_moe_aux", "minimax_m2_aux", "llama4_top2")
+# The clamp of gpt_oss has a corner: an oracle's model whose activations lie at it would turn there sooner on one mesh than on another.
+GPT_OSS = {"model_type": "gpt_oss", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+           "num_key_value_heads": 2, "head_dim": 16, "initializer_range": 0.15, "num_local_experts": 8, "num_experts_per_tok": 3, "sliding_window": 5,
+           "output_router_logits": True, "router_aux_loss_coef": 0.1, "eos_token_id": 0}
+# Half of the channels of glm4_moe's k are not rotated: their bias has no gradient but noise, which AdamW would make a step of.
+MORE = {"glm4_moe": ("optimizer.params.eps=1e-5",)}
+PLANS = ("exact", "dedup", "gather")
+
+
+def experts(ep=1, etp=1, **more):
+    return mesh(**more) | {"expert_parallel.enabled": "true", "expert_parallel.autoep_size": ep, "expert_parallel.expert_tensor_parallel_size": etp}
+
+
+MESHES = {"ep2": dict(ep=2, dp=2), "ep4": dict(ep=4, dp=4), "ep2 etp2": dict(ep=2, etp=2, dp=4), "dp4 ep2": dict(ep=2, dp=4),
+          "dp2 tp2 ep4": dict(ep=4, dp=2, tp=2), "dp2 sp2 tp2 ep8": dict(ep=8, dp=2, sp=2, tp=2), "sp3 ep3": dict(ep=3, sp=3),
+          "dp2 sp2 tp2 ep2 etp2": dict(ep=2, etp=2, dp=2, sp=2, tp=2), "sp2 tp2 ep4": dict(ep=4, sp=2, tp=2)}
+NUM_EXPERTS = {"qwen3_moe_sliding_aux": 6, "mixtral_aux_window": 7, "gpt_oss_aux": 6, "llama4": 4, "llama4_top2": 4}    # others: 8
+
+
+def fits(model, on):
+    return on["ep"] <= NUM_EXPERTS.get(model, 8)
+
+
+class Against:
+    """One rank's runs, each made once."""
+
+    def __init__(self, runs):
+        self.runs, self.found, self.worst, self.worst_weights, self.count, self.dead, self.failed = runs, {}, 0.0, 0.0, 0, 0, []
+
+    def of(self, model, packing, accumulation, *more):
+        key = (model, packing, accumulation, more)
+        if key not in self.found:
+            file = self.runs.file(GPT_OSS if model == "gpt_oss" else model, packing, accumulation)
+            self.found[key] = file, self.runs.train(file, ONE_RANK, *more)
+        return self.found[key]
+
+    def check(self, model, name, on, packing, accumulation, *more):
+        more += MORE.get(model, ())
+        file, expected = self.of(model, packing, accumulation, *more)
+        where = f"{name}, {model}, {packing}, accumulation {accumulation} {' '.join(more)}"
+        self.count += 1
+        try:
+            output = self.runs.train(file, on, *more)
+        except AssertionError as error:    # the others are still worth seeing
+            self.failed.append(f"{where}: {error.args[0]}")
+            print("FAILED", self.failed[-1], flush=True)
+            return None
+        found, wanted = metrics(output), metrics(expected)
+        steps, weights = step_distance(found, wanted), distance(output / "model", expected / "model")
+        self.dead += sum(layer["dead"] > 0 for layer in found[0]["load"])
+        # Loads are counts: equal unless a token had two experts at the same score.
+        loads = max((abs(a["entropy"] - b["entropy"]) for m, e in zip(found, wanted) for a, b in zip(m["load"], e["load"])), default=0)
+        self.worst, self.worst_weights = max(self.worst, steps), max(self.worst_weights, weights)
+        good = steps <= STEP_TOLERANCE and weights <= WEIGHT_TOLERANCE and loads <= 1e-6
+        print("passed" if good else "FAILED", f"{where}: steps {steps:.1e}, weights {weights:.1e}, loads {loads:.1e}", flush=True)
+        if not good:
+            self.failed.append(where)
+        return output
+
+
+def every_family_trains_on_any_mesh(against):
+    cases = list(itertools.product(MODELS, MESHES, range(4), PLANS))
+    if not WHOLE:    # each model twice, each mesh some times with every stage and plan
+        names = list(MESHES)
+        cases = [(model, names[(2 * i + j) % len(names)], (i + j) % 4, PLANS[(i + 2 * j) % 3]) for i, model in enumerate(MODELS) for j in range(2)]
+    for i, (model, name, zero, plan) in enumerate(cases):
+        if fits(model, MESHES[name]):
+            packing, accumulation = (("concat", 1), ("documents", 2))[i // 2 % 2]    # the number of micro-batches is part of the loss
+            against.check(model, f"{name} zero-{zero} {plan}", experts(zero=zero, **MESHES[name]) | {"run.expert_plan": plan}, packing,
+                          accumulation)
+    assert against.dead > 0, "no expert was without tokens"
+
+
+def experts_cut_by_the_tensor_parallel_ranks(against):
+    """Without the section experts follow autotp_size."""
+    for model in MODELS if WHOLE else ("qwen3_moe", "gpt_oss"):
+        against.check(model, "dp2 tp2 zero-2", mesh(dp=2, tp=2, zero=2), "documents", 2)
+
+
+def experts_in_another_order(against):
+    order = [3, 0, 6, 5, 7, 1, 2, 4]
+    for name, plan in (("ep4", "exact"), ("dp2 sp2 tp2 ep2 etp2", "dedup"), ("ep4", "gather")):
+        on = experts(zero=3, **MESHES[name]) | {"run.expert_plan": plan, "run.expert_order": json.dumps(order)}
+        against.check("qwen3_moe", f"{name} in another order, {plan}", on, "documents", 2)
+
+
+def frozen_parameters(against):
+    for pattern in ('["*experts*"]', '["model.embed*", "*self_attn*", "*mlp.gate*"]'):
+        output = against.check("qwen3_moe", "dp4 ep2 zero-3", experts(zero=3, **MESHES["dp4 ep2"]), "documents", 2, f"run.freeze={pattern}")
+        assert output and distance(output / "model", ORACLE / "qwen3_moe") > 1e-4, "nothing was trained"
+
+
+def biases_that_balance(against):
+    rate = "expert_parallel={\"enabled\": true, \"load_balance_coeff\": 0.01}"
+    balanced = 'expert_parallel={"enabled": true, "autoep_size": 4, "load_balance_coeff": 0.01}'
+    file = against.runs.file("deepseek_v3", "documents", 2)
+    one, other = against.runs.train(file, ONE_RANK, rate), against.runs.train(file, mesh(dp=4, zero=2), balanced)
+    assert step_distance(metrics(other), metrics(one)) <= STEP_TOLERANCE
+    assert distance(other / "model", one / "model") <= WEIGHT_TOLERANCE
+    plain = against.of("deepseek_v3", "documents", 2)[1]
+    assert step_distance(metrics(plain), metrics(one)) > STEP_TOLERANCE, "the biases changed nothing"
+
+
+def checkpoints_change_everything_at_once(against):
+    on = {name: experts(zero=zero, **MESHES[of]) | {"run.expert_plan": plan} for name, of, zero, plan in (
+        ("ep4 zero-3", "ep4", 3, "exact"), ("folded zero-1", "dp2 sp2 tp2 ep2 etp2", 1, "dedup"), ("tp2 ep4 zero-2", "dp2 tp2 ep4", 2, "gather"))}
+    on |= {"one rank": ONE_RANK, "other order": on["ep4 zero-3"] | {"run.expert_order": "[3, 0, 6, 5, 7, 1, 2, 4]"}}
+    models = ("qwen3_moe", "deepseek_v3", "gpt_oss") if WHOLE else ("deepseek_v3",)
+    pairs = list(itertools.permutations(on, 2)) if WHOLE else list(zip(on, list(on)[1:] + list(on)[:1]))
+    for model in models:
+        file, half = against.runs.file(model, "documents", 2), ("run.steps=8", "run.save_every=4")
+        runs = {name: against.runs.train(file, where, *half) for name, where in on.items()}
+        whole = runs["one rank"]
+        for name, output in runs.items():
+            assert step_distance(metrics(output), metrics(whole)) <= STEP_TOLERANCE, (model, name)
+        for saved, then in pairs + [(name, name) for name in on]:
+            output = against.runs.output()
+            shutil.copytree(runs[saved], output, ignore=shutil.ignore_patterns("model", "step_00000008"))
+            against.runs.train(file, on[then], "--resume", *half, output=output)
+            if saved == then:
+                assert numbers(output) == numbers(runs[saved]) and model_bytes(output / "model") == model_bytes(runs[saved] / "model"), (model, saved)
+            assert step_distance(metrics(output), metrics(whole)) <= STEP_TOLERANCE, (model, saved, then)
+            assert distance(output / "model", whole / "model") <= WEIGHT_TOLERANCE, (model, saved, then)
+        print(f"{model}: {len(pairs)} changes of the mesh between checkpoints", flush=True)
+
+
+def main():
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="sheaf-experts-"))
+    try:
+        against = Against(Runs(SHEAF, ORACLE, folder, STEPS))
+        every_family_trains_on_any_mesh(against)
+        experts_cut_by_the_tensor_parallel_ranks(against)
+        experts_in_another_order(against)
+        frozen_parameters(against)
+        biases_that_balance(against)
+        checkpoints_change_everything_at_once(against)
+        print(f"{against.count} runs: steps within {against.worst:.1e}, weights within {against.worst_weights:.1e}")
+        assert not against.failed, f"{len(against.failed)} failed:\n" + "\n".join(against.failed)
+    finally:
+        shutil.rmtree(folder)
+    print("ok")
+
+
+main()
