@@ -53,7 +53,10 @@ class Scale {
   std::vector<double> ticks_;
 };
 
-std::string number(double v) { return std::abs(v) >= 1e4 ? human_count(v) : fmt::format("{:.4g}", v); }
+std::string number(double v) {
+  const double size = std::abs(v);
+  return size >= 1e4 ? human_count(v) : size > 0 && size < 1e-2 ? fmt::format("{:.0e}", v) : fmt::format("{:.4g}", v);
+}
 double across(double share) { return kLeft + share * (kWidth - kLeft - kRight); }
 double down(double share) { return kTop + (1 - share) * (kHeight - kTop - kBottom); }
 
