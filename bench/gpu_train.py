@@ -1,7 +1,7 @@
 """Sheaf against its peers on GPUs of one machine, in one run: the same model, sequence length and micro-batch, bf16 compute over fp32 masters.
 
 python3 bench/gpu_train.py --sheaf build/cuda/src/sheaf [--config examples/qwen3_1p7b_config.json] [--seq 4096] [--micro-batch 4] [--steps 12]
-                           [--gpus 1] [--zero 3] [--peers eager,compile] [--profile] [--output FOLDER] [key.path=value ...]
+                           [--gpus 1] [--zero 3] [--peers eager,compile,eager-experts] [--profile] [--output FOLDER] [key.path=value ...]
 Prints a table with tokens/s per GPU, peak memory of a GPU and both ratios (Sheaf / peer), and writes it as JSON into the output folder.
 key.path=value: more settings of Sheaf's run.
 """
@@ -46,10 +46,10 @@ def run_sheaf(arguments, folder):
             "peak_gib": round(max(step["peak_bytes"] for step in steps) / 2**30, 2), "first_loss": round(steps[0]["loss"], 4)}
 
 
-def run_peer(arguments, compile):
+def run_peer(arguments, peer):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.gpus), "bench/peers/hf_fsdp2.py", "--config",
                arguments.config, "--seq", str(arguments.seq), "--micro-batch", str(arguments.micro_batch), "--steps", str(arguments.steps)]
-    out = subprocess.run(command + (["--compile"] if compile else []), stdout=subprocess.PIPE, text=True, check=True).stdout
+    out = subprocess.run(command + {"eager": [], "compile": ["--compile"], "eager-experts": ["--experts", "eager"]}[peer], stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.strip().splitlines()[-1])
 
 
@@ -72,7 +72,7 @@ def main():
         rows = [run_sheaf(arguments, folder)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    rows += [run_peer(arguments, peer == "compile") for peer in arguments.peers.split(",") if peer]
+    rows += [run_peer(arguments, peer) for peer in arguments.peers.split(",") if peer]
     print(f"\n{'':22}{'step ms':>10}{'tokens/s':>10}{'peak GiB':>10}{'speed ratio':>13}{'memory ratio':>14}")
     for row in rows:
         row["speed_ratio"] = round(rows[0]["tokens_per_s"] / row["tokens_per_s"], 3)

@@ -1,6 +1,7 @@
 """Peer: a transformers model under FSDP2 with fp32 master weights, bf16 compute and fused AdamW; eager, or each layer through torch.compile.
 
 torchrun --nproc-per-node N bench/peers/hf_fsdp2.py --config CONFIG.json [--seq 4096] [--micro-batch 4] [--steps 12] [--compile]
+                               [--experts eager|grouped_mm]
 Prints one JSON line: tokens/s per GPU (median of the last two thirds of the steps), step time, peak memory of the caching allocator.
 """
 import argparse
@@ -17,6 +18,7 @@ def main():
     parser.add_argument("--micro-batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--experts", default="grouped_mm")    # of a mixture of experts: transformers' way of computing them
     arguments = parser.parse_args()
 
     import torch
@@ -31,6 +33,8 @@ def main():
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    if getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 0):
+        model.set_experts_implementation(arguments.experts)
     model.config.use_cache = False
     model.train()
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -55,7 +59,8 @@ def main():
         losses.append(loss.item())
     median = statistics.median(seconds[arguments.steps // 3:])
     if dist.get_rank() == 0:
-        print(json.dumps({"name": "HF + FSDP2" + (" + compile" if arguments.compile else ""), "step_ms": round(median * 1e3, 1),
+        print(json.dumps({"name": "HF + FSDP2" + (" + compile" if arguments.compile else "") +
+                          (", eager experts" if arguments.experts == "eager" else ""), "step_ms": round(median * 1e3, 1),
                           "tokens_per_s": round(arguments.micro_batch * arguments.seq / median),
                           "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2), "first_loss": round(losses[0], 4)}), flush=True)
     dist.destroy_process_group()

@@ -166,9 +166,8 @@ Peak arena_peak(const Graph& graph, const MemoryPlan& plan) {
     if (item.begin > static_cast<int>(at) || item.end < static_cast<int>(at)) continue;
     std::string what = "taken by the kernel itself", type;
     if (item.value) {
-      const Type& global = graph.type(item.value);
       what = maker[static_cast<std::size_t>(item.value.id)];
-      type = print(Type{global.dtype, largest_local_shape(global.shape, global.placement, graph.mesh), {}}, Mesh{});
+      type = print(graph.local_type(item.value), Mesh{});
     }
     auto& [count, bytes] = groups[{what, type}];
     ++count, bytes += item.bytes;

@@ -323,7 +323,7 @@ class Commands(Case):
     OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume",
                          "--profile", "--dump-ir"],
                "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": [],
-               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--all", "--device"],
+               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--all", "--device", "--load"],
                "doctor": [], "checkpoint": ["show", "verify", "export"],
                "bench": ["convergence", "moe"],
                "tokenize": ["--model", "--data", "--output", "--tokenizer", "--field", "--threads", "--force"],

@@ -94,7 +94,7 @@ TEST(Experts, what_does_not_fit_the_model_is_refused) {
   expect_error(section(R"("autoep_size": 8)"), 4, model_json(), {"ep 8", "4 ranks", "1, 2 or 4"});
   expect_error(section(R"("autoep_size": 4)"), 4, model_json(3), {"autoep_size 4 over 3 experts", "at most 3"});
   expect_error(section(R"("expert_tensor_parallel_size": 8)"), 8, model_json(), {"6 inner channels", "at most 6"});
-  expect_error(section(R"("autoep_size": 3)") + R"(, "tensor_parallel": {"autotp_size": 2})", 6, model_json(),
+  expect_error(section(R"("autoep_size": 6)") + R"(, "tensor_parallel": {"autotp_size": 4})", 36, model_json(),
                {"no common refinement", "ep of 1"});
   expect_error(section(R"("preset_model": "mixtral")"), 1, model_json(), {"preset_model", "'mixtral'", "qwen3_moe"});
   expect_error(section(R"("preset_model": "qwen3moe")"), 1, model_json(), {"no preset 'qwen3moe'", "did you mean"});

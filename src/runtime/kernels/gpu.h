@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #if defined(__HIP_PLATFORM_AMD__)
+#include <hip/hip_bf16.h>
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 #define gpuStream_t hipStream_t
@@ -11,6 +12,7 @@
 #define gpuGetLastError hipGetLastError
 #define gpuGetErrorString hipGetErrorString
 #else
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define gpuStream_t cudaStream_t
@@ -19,3 +21,13 @@
 #define gpuGetLastError cudaGetLastError
 #define gpuGetErrorString cudaGetErrorString
 #endif
+
+namespace sheaf {
+
+// Of the launches since it was last asked: the library's error text, nullptr if all is well.
+inline const char* launch_error() {
+  const gpuError_t error = gpuGetLastError();
+  return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
+}
+
+}    // namespace sheaf

@@ -3,9 +3,9 @@
 // library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
 #include <cstdint>
 
-namespace sheaf {
+#include "runtime/kernels/float_type.h"
 
-enum class FloatType { fp32, bf16 };
+namespace sheaf {
 
 // x, y [tokens, d], w [d]:  y = w n, n = x / sqrt(mean(x^2) + eps) rounded to the type of x before w multiplies. d <= 8192, a multiple
 // of 8.

@@ -78,8 +78,7 @@ const char* adamw_device(float* w, float* m, float* v, const float* g, std::int6
                                               reinterpret_cast<const float4*>(g), n, scalars, settings);
   else
     adamw_by_one<<<blocks, kThreads, 0, s>>>(w, m, v, g, n, scalars, settings);
-  const gpuError_t error = gpuGetLastError();
-  return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
+  return launch_error();
 }
 
 }    // namespace sheaf

@@ -6,23 +6,17 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/sum.h>
-#include <c10/cuda/CUDAStream.h>
 
-#include "base/error.h"
 #include "ops/contraction.h"
 #include "runtime/kernels/adamw_args.h"
 #include "runtime/kernels/cuda/attention_cudnn.h"
+#include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/embedding_grad.h"
 #include "runtime/kernels/norm_rope.h"
 #include "runtime/kernels/rows.h"
 
 namespace sheaf {
 namespace {
-
-bool is_half(const Type& type) { return type.dtype == DType::bf16 || type.dtype == DType::fp16; }
-bool is_empty(const Type& type) { return num_elements(type.shape) == 0; }
-void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
-void check(const char* error, std::string_view kernel) { SHEAF_CHECK(!error, "{}: {}", kernel, error); }
 
 // Weight gradients: bf16 operands, fp32 result, straight from the GEMM's accumulators.
 bool takes_wide_product(const Attrs& attrs, const Types& in) {
@@ -62,8 +56,6 @@ void embedding_grad_launch(const Args& a) {
 }
 
 // rms_norm and rotate: every access 16 bytes wide.
-bool is_plain_float(const Type& type) { return type.dtype == DType::fp32 || type.dtype == DType::bf16; }
-FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16; }
 bool takes_rms_norm(const Attrs&, const Types& in) {
   if (!in[1]) return false;
   const std::int64_t d = num_elements(in[1]->shape);
@@ -100,7 +92,7 @@ void rotate_launch(const Args& a) {
 
 std::vector<KernelRow> cuda_rows() {
   constexpr DeviceKind cuda = DeviceKind::cuda;
-  return {
+  std::vector<KernelRow> rows = {
       {.op = "adamw", .device = cuda, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
       {.op = "attention", .device = cuda, .name = "cudnn", .takes = cudnn_takes_attention, .launch = cudnn_attention},
       {.op = "attention_grad",
@@ -120,6 +112,9 @@ std::vector<KernelRow> cuda_rows() {
       {.op = "rms_norm_grad", .device = cuda, .name = "sheaf", .takes = takes_rms_norm, .launch = rms_norm_grad_launch},
       {.op = "rotate", .device = cuda, .name = "sheaf", .takes = takes_rotate, .launch = rotate_launch},
   };
+  // Before the others: "fp32 out" would take einsums that go row by row.
+  for (const std::vector<KernelRow>& more : {cuda_moe_rows(), cuda_grouped_rows()}) rows.insert(rows.begin(), more.begin(), more.end());
+  return rows;
 }
 
 }    // namespace sheaf

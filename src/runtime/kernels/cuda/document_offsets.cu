@@ -22,8 +22,7 @@ const char* document_offsets_device(std::int32_t* lengths, std::int64_t* offsets
   const std::int64_t entries = shape.b * (shape.c + 1) + 1;
   write<<<static_cast<unsigned>((entries + kThreads - 1) / kThreads), kThreads, 0, static_cast<gpuStream_t>(stream)>>>(lengths, offsets,
                                                                                                                        ends, shape);
-  const gpuError_t error = gpuGetLastError();
-  return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
+  return launch_error();
 }
 
 }    // namespace sheaf

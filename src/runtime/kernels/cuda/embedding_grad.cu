@@ -56,8 +56,7 @@ const char* embedding_grad_device(float* out, const void* dy, DyType type, const
       sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const __half*>(dy), sorted_ids, order, shape);
       break;
   }
-  const gpuError_t error = gpuGetLastError();
-  return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
+  return launch_error();
 }
 
 }    // namespace sheaf

@@ -1,45 +1,15 @@
 // Memory-bound kernels: 16-byte accesses, each element read once where it fits in registers, sums in a fixed order.
-#include "runtime/kernels/gpu.h"
+#include "runtime/kernels/cuda/wide.h"
 #include "runtime/kernels/norm_rope.h"
 
 namespace sheaf {
 namespace {
 
-constexpr int kWarp = 32;
-constexpr int kWidth = 8;        // elements a thread holds of one 16-byte (bf16) or two 16-byte (fp32) accesses
 constexpr int kMaxChunks = 4;    // a thread holds at most 32 elements of a row; kernels are compiled for 1 chunk and for 4
 constexpr int kMaxThreads = 256;
 
-__device__ float from_bits(std::uint32_t low16) { return __uint_as_float(low16 << 16); }
-// Round to nearest even; NaN stays NaN.
-__device__ std::uint32_t to_bits(float x) {
-  const std::uint32_t u = __float_as_uint(x);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return (u >> 16) | 0x40u;
-  return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-}
 __device__ float rounded(float x, float*) { return x; }
 __device__ float rounded(float x, std::uint16_t*) { return from_bits(to_bits(x)); }
-
-__device__ void load(float (&v)[kWidth], const float* p) {
-  const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
-  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-__device__ void load(float (&v)[kWidth], const std::uint16_t* p) {
-  const uint4 a = *reinterpret_cast<const uint4*>(p);
-  const std::uint32_t words[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) v[2 * i] = from_bits(words[i] & 0xffffu), v[2 * i + 1] = from_bits(words[i] >> 16);
-}
-__device__ void store(const float (&v)[kWidth], float* p) {
-  reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-  reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
-}
-__device__ void store(const float (&v)[kWidth], std::uint16_t* p) {
-  std::uint32_t words[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = to_bits(v[2 * i]) | (to_bits(v[2 * i + 1]) << 16);
-  *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
-}
 
 // Sum over the `width` threads (a power of two) that share a row; every one of them gets it. All threads of the block call it. `shared`
 // holds one float per warp.
@@ -181,11 +151,6 @@ int row_threads(std::int64_t d) {
   return width;
 }
 
-const char* outcome() {
-  const gpuError_t error = gpuGetLastError();
-  return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
-}
-
 // Rows of a block of the gradient: as many as its shared sums leave room for.
 int grad_threads(std::int64_t d) {
   const int width = row_threads(d);
@@ -209,7 +174,7 @@ const char* rms_norm_device(void* y, const void* x, const void* w, FloatType typ
                             void* stream) {
   const auto s = static_cast<gpuStream_t>(stream);
   type == FloatType::fp32 ? launch_norm<float>(y, x, w, tokens, d, eps, s) : launch_norm<std::uint16_t>(y, x, w, tokens, d, eps, s);
-  return outcome();
+  return launch_error();
 }
 
 std::int64_t rms_norm_parts(std::int64_t tokens) { return tokens < kRunsOfTokens ? tokens : kRunsOfTokens; }
@@ -230,7 +195,7 @@ const char* rms_norm_grad_device(void* dx, float* dw_parts, const void* x, const
   const auto s = static_cast<gpuStream_t>(stream);
   type == FloatType::fp32 ? launch_norm_grad<float>(dx, dw_parts, x, w, dy, tokens, d, eps, s)
                           : launch_norm_grad<std::uint16_t>(dx, dw_parts, x, w, dy, tokens, d, eps, s);
-  return outcome();
+  return launch_error();
 }
 
 const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens,
@@ -245,7 +210,7 @@ const char* rotate_device(void* y, const void* x, const float* cos, const float*
   else
     turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), cos, sin, tokens * heads,
                                         static_cast<int>(heads), static_cast<int>(d), static_cast<int>(j), sign);
-  return outcome();
+  return launch_error();
 }
 
 }    // namespace sheaf

@@ -1,0 +1,173 @@
+// CUDA rows of routed tensors, and of the einsums and activations between their products. Nothing is read back by the host.
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+
+#include "ops/gated_math.h"
+#include "runtime/kernels/cuda/row_support.h"
+#include "runtime/kernels/gated.h"
+#include "runtime/kernels/routed.h"
+#include "runtime/kernels/row_products.h"
+
+namespace sheaf {
+namespace {
+
+const std::int32_t* integers(const at::Tensor& t) { return t.const_data_ptr<std::int32_t>(); }
+
+// Elements of a row or token: of all dims from `from` on.
+std::int64_t elements_from(at::IntArrayRef shape, std::size_t from) {
+  std::int64_t n = 1;
+  for (std::size_t d = from; d < shape.size(); ++d) n *= shape[d];
+  return n;
+}
+
+bool takes_route(const Attrs&, const Types& in) { return in[0]->dtype == DType::i32; }
+void route_launch(const Args& a) {
+  check(route_device(a.out[0].data_ptr<std::int32_t>(), a.out[1].data_ptr<std::int32_t>(), a.out[0].numel(), integers(a.in[0]),
+                     a.in[0].numel(), static_cast<std::int32_t>(a.owner_begin), static_cast<std::int32_t>(a.owner_end), current_stream()),
+        "route");
+}
+
+// Which row a slot has.
+at::Tensor rows_of_slots(const at::Tensor& slot, std::int64_t slots) {
+  at::Tensor row = at::full({slots}, -1, slot.options());
+  check(rows_of_slots_device(row.data_ptr<std::int32_t>(), integers(slot), slot.numel(), current_stream()), "rows of slots");
+  return row;
+}
+
+bool takes_dispatch(const Attrs&, const Types& in) {
+  return in[1]->dtype == DType::i32 && elements_from(in[0]->shape, 2) * size_bytes(in[0]->dtype) % 16 == 0;
+}
+void dispatch_launch(const Args& a) {
+  const std::int64_t tokens = a.in[0].size(0) * a.in[0].size(1), k = a.attrs.integer("k");
+  const at::Tensor row = rows_of_slots(a.in[1], tokens * k);
+  check(dispatch_device(a.out[0].data_ptr(), a.in[0].data_ptr(), {tokens, k, integers(row)},
+                        elements_from(a.in[0].sizes(), 2) * a.in[0].element_size(), current_stream()),
+        "dispatch");
+}
+
+bool takes_combine(const Attrs&, const Types& in) {
+  return in[1]->dtype == DType::i32 && is_plain_float(*in[0]) && elements_from(in[0]->shape, 3) % 8 == 0;
+}
+void combine_launch(const Args& a) {
+  const std::int64_t tokens = a.out[0].size(0) * a.out[0].size(1), k = a.attrs.integer("k");
+  const at::Tensor row = rows_of_slots(a.in[1], tokens * k);
+  check(combine_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), {tokens, k, integers(row)},
+                       elements_from(a.in[0].sizes(), 3), current_stream()),
+        "combine");
+}
+
+bool takes_weights(const Attrs&, const Types& in) {
+  const std::int64_t bytes = size_bytes(in[0]->dtype);
+  return in[1]->dtype == DType::i32 && (bytes == 2 || bytes == 4);
+}
+void dispatch_weights_launch(const Args& a) {
+  check(dispatch_weights_device(a.out[0].data_ptr(), a.in[0].data_ptr(), integers(a.in[1]), a.out[0].numel(), a.in[0].element_size(),
+                                current_stream()),
+        "dispatch_weights");
+}
+void combine_weights_launch(const Args& a) {
+  a.out[0].zero_();
+  check(combine_weights_device(a.out[0].data_ptr(), a.in[0].data_ptr(), integers(a.in[1]), a.in[0].numel(), a.in[0].element_size(),
+                               current_stream()),
+        "combine_weights");
+}
+
+// Einsums row by row: "R D, R -> R D" and "R D, R D -> R", where R and D are any letters.
+struct RowRule {
+  Rule rule;
+  std::size_t rows = 0;    // letters of R
+};
+RowRule row_rule(const Attrs& attrs) {
+  RowRule r{Rule::parse(attrs.text("rule"))};
+  r.rows = std::min(r.rule.out[0].size(), r.rule.in.size() > 1 ? r.rule.in[1].size() : 0);
+  return r;
+}
+bool begins_with(const Rule::Factors& all, const Rule::Factors& first) {
+  return !first.empty() && first.size() < all.size() && std::equal(first.begin(), first.end(), all.begin());
+}
+bool takes_rows(const Types& in, std::size_t rows) {
+  return is_plain_float(*in[0]) && is_plain_float(*in[1]) && !is_empty(*in[0]) && elements_from(in[0]->shape, rows) % 8 == 0;
+}
+bool is_dtype(const Attrs& attrs, DType same, std::initializer_list<DType> wanted) {
+  const std::string& text = attrs.text("dtype");
+  return std::any_of(wanted.begin(), wanted.end(), [&](DType d) { return text == name(d) || (text == "same" && d == same); });
+}
+
+bool takes_scale_rows(const Attrs& attrs, const Types& in) {
+  if (in.size() < 2 || !in[1]) return false;
+  const auto [rule, rows] = row_rule(attrs);
+  return rule.in[0] == rule.out[0] && begins_with(rule.in[0], rule.in[1]) && is_dtype(attrs, in[0]->dtype, {in[0]->dtype}) &&
+         takes_rows(in, rows);
+}
+void scale_rows_launch(const Args& a) {
+  const std::int64_t rows = a.in[1].numel();
+  check(scale_rows_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), a.in[1].data_ptr(), float_type(a.in[1]), rows,
+                          elements_from(a.in[0].sizes(), static_cast<std::size_t>(a.in[1].dim())), current_stream()),
+        "rows times numbers");
+}
+
+constexpr std::int64_t kLongestDot = 1 << 14;    // a warp sums a row
+bool takes_dot_rows(const Attrs& attrs, const Types& in) {
+  if (in.size() < 2 || !in[1] || in[1]->dtype != in[0]->dtype) return false;
+  const auto [rule, rows] = row_rule(attrs);
+  return rule.in[0] == rule.in[1] && begins_with(rule.in[0], rule.out[0]) && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16}) &&
+         takes_rows(in, rows) && elements_from(in[0]->shape, rows) <= kLongestDot;
+}
+void dot_rows_launch(const Args& a) {
+  check(dot_rows_device(a.out[0].data_ptr(), float_type(a.out[0]), a.in[0].data_ptr(), a.in[1].data_ptr(), float_type(a.in[0]),
+                        a.out[0].numel(), elements_from(a.in[0].sizes(), static_cast<std::size_t>(a.out[0].dim())), current_stream()),
+        "rows times rows");
+}
+
+constexpr std::pair<std::string_view, Activation> kActivations[] = {{"silu", Activation::silu},
+                                                                    {"gelu", Activation::gelu},
+                                                                    {"gelu_tanh", Activation::gelu_tanh},
+                                                                    {"relu", Activation::relu},
+                                                                    {"clamped_swiglu", Activation::clamped_swiglu}};
+const Activation* activation(const Attrs& attrs) {
+  for (const auto& [name, value] : kActivations)
+    if (attrs.text("activation") == name) return &value;
+  return nullptr;
+}
+// Of a tensor with pairs in dim g: numbers that follow each other without a pair's other one between; 1 if pairs are neighbours.
+bool takes_gated(const Attrs& attrs, const Types& in) {
+  if (!is_plain_float(*in[0]) || is_empty(*in[0]) || !activation(attrs)) return false;
+  const auto g = static_cast<std::size_t>(gate_dim(attrs));
+  const Shape& x = in[0]->shape;
+  return g + 1 < x.size() ? elements_from(x, g + 1) % 8 == 0 : g > 0 && x[g - 1] % 8 == 0;
+}
+Gated gated_of(const Attrs& attrs, const at::Tensor& x) {
+  const auto g = static_cast<std::size_t>(gate_dim(attrs));
+  const bool neighbours = g + 1 == static_cast<std::size_t>(x.dim());
+  const std::int64_t m = neighbours ? x.size(-2) : elements_from(x.sizes(), g + 1);
+  return {x.numel() / (2 * m), m, neighbours, *activation(attrs), static_cast<float>(attrs.number("limit"))};
+}
+void gated_launch(const Args& a) {
+  check(gated_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), gated_of(a.attrs, a.in[0]), current_stream()), "gated");
+}
+bool takes_gated_grad(const Attrs& attrs, const Types& in) { return takes_gated(attrs, in) && in[1]->dtype == in[0]->dtype; }
+void gated_grad_launch(const Args& a) {
+  check(gated_grad_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr(), float_type(a.in[0]), gated_of(a.attrs, a.in[0]),
+                          current_stream()),
+        "gated_grad");
+}
+
+}    // namespace
+
+std::vector<KernelRow> cuda_moe_rows() {
+  constexpr DeviceKind cuda = DeviceKind::cuda;
+  return {
+      {.op = "route", .device = cuda, .name = "sheaf", .takes = takes_route, .launch = route_launch},
+      {.op = "dispatch", .device = cuda, .name = "sheaf", .takes = takes_dispatch, .launch = dispatch_launch},
+      {.op = "combine", .device = cuda, .name = "sheaf", .takes = takes_combine, .launch = combine_launch},
+      {.op = "dispatch_weights", .device = cuda, .name = "sheaf", .takes = takes_weights, .launch = dispatch_weights_launch},
+      {.op = "combine_weights", .device = cuda, .name = "sheaf", .takes = takes_weights, .launch = combine_weights_launch},
+      {.op = "einsum", .device = cuda, .name = "rows times numbers", .takes = takes_scale_rows, .launch = scale_rows_launch},
+      {.op = "einsum", .device = cuda, .name = "rows times rows", .takes = takes_dot_rows, .launch = dot_rows_launch},
+      {.op = "gated", .device = cuda, .name = "sheaf", .takes = takes_gated, .launch = gated_launch},
+      {.op = "gated_grad", .device = cuda, .name = "sheaf", .takes = takes_gated_grad, .launch = gated_grad_launch},
+  };
+}
+
+}    // namespace sheaf

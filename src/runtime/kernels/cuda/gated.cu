@@ -1,0 +1,185 @@
+#include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/gated.h"
+
+namespace sheaf {
+namespace {
+
+// For bf16 the hardware's exponential and quotient do: their errors of 2^-22 vanish in its rounding.
+template <bool fast>
+__device__ float sigmoid(float x) {
+  return fast ? __fdividef(1, 1 + __expf(-x)) : 1 / (1 + expf(-x));
+}
+
+struct Activated {
+  float y, dy;    // act(x), act'(x)
+};
+template <Activation kind, bool fast>
+__device__ Activated activated(float x) {
+  if constexpr (kind == Activation::silu) {
+    const float s = sigmoid<fast>(x);
+    return {x * s, s + x * s * (1 - s)};
+  } else if constexpr (kind == Activation::clamped_swiglu) {
+    constexpr float kAlpha = 1.702f;
+    const float s = sigmoid<fast>(kAlpha * x);
+    return {x * s, s + kAlpha * x * s * (1 - s)};
+  } else if constexpr (kind == Activation::gelu) {
+    const float phi = 0.5f * (1 + erff(x * 0.70710678118654752f));    // x times the normal distribution
+    return {x * phi, phi + x * 0.39894228040143268f * expf(-0.5f * x * x)};
+  } else if constexpr (kind == Activation::gelu_tanh) {
+    constexpr float kScale = 0.79788456080286536f, kCube = 0.044715f;    // sqrt(2 / pi)
+    const float t = tanhf(kScale * (x + kCube * x * x * x));
+    return {0.5f * x * (1 + t), 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * kScale * (1 + 3 * kCube * x * x)};
+  } else {
+    return {x < 0 ? 0 : x, x <= 0 ? 0.0f : 1.0f};    // NaN passes, as in LibTorch
+  }
+}
+
+// Held by the limit, which NaN is not.
+__device__ float at_most(float x, float limit) { return x > limit ? limit : x; }
+
+// The chunk at `at` of a row of pairs.
+template <bool neighbours, class T>
+__device__ void load_pairs(float (&gate)[kWidth], float (&up)[kWidth], const T* row, int m, int at) {
+  if constexpr (neighbours) {
+    float a[kWidth], b[kWidth];
+    load(a, row + 2 * at);
+    load(b, row + 2 * at + kWidth);
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) {
+      gate[i] = a[2 * i], up[i] = a[2 * i + 1];
+      gate[kWidth / 2 + i] = b[2 * i], up[kWidth / 2 + i] = b[2 * i + 1];
+    }
+  } else {
+    load(gate, row + at);
+    load(up, row + m + at);
+  }
+}
+template <bool neighbours, class T>
+__device__ void store_pairs(const float (&gate)[kWidth], const float (&up)[kWidth], T* row, int m, int at) {
+  if constexpr (neighbours) {
+    float a[kWidth], b[kWidth];
+#pragma unroll
+    for (int i = 0; i < kWidth / 2; ++i) {
+      a[2 * i] = gate[i], a[2 * i + 1] = up[i];
+      b[2 * i] = gate[kWidth / 2 + i], b[2 * i + 1] = up[kWidth / 2 + i];
+    }
+    store(a, row + 2 * at);
+    store(b, row + 2 * at + kWidth);
+  } else {
+    store(gate, row + at);
+    store(up, row + m + at);
+  }
+}
+
+constexpr int kRows = 2;    // of a thread, all asked for before the first is computed
+
+// Of a block x goes along a row, y through rows.
+template <Activation kind, bool neighbours, class T>
+__global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit) {
+  const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
+  for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
+    float gate[kRows][kWidth], up[kRows][kWidth];
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) load_pairs<neighbours>(gate[u], up[u], x + r * 2 * m, m, at);
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+        float out[kWidth];
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+          float g = gate[u][i], p = up[u][i];
+          if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
+          if (kind == Activation::clamped_swiglu) p += 1;
+          out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
+        }
+        store(out, y + r * m + at);
+      }
+  }
+}
+
+template <Activation kind, bool neighbours, class T>
+__global__ void __launch_bounds__(kBlock)
+    backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows, int m, float limit) {
+  const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
+  for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
+    float gate[kRows][kWidth], up[kRows][kWidth], d[kRows][kWidth];
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+        load_pairs<neighbours>(gate[u], up[u], x + r * 2 * m, m, at);
+        load(d[u], dy + r * m + at);
+      }
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+          float g = gate[u][i], p = up[u][i];
+          const bool gate_held = limit > 0 && g > limit, up_held = limit > 0 && fabsf(p) > limit;
+          if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
+          if (kind == Activation::clamped_swiglu) p += 1;
+          const Activated a = activated<kind, sizeof(T) == 2>(g);
+          gate[u][i] = gate_held ? 0 : d[u][i] * p * a.dy;
+          up[u][i] = up_held ? 0 : d[u][i] * a.y;
+        }
+        store_pairs<neighbours>(gate[u], up[u], dx + r * 2 * m, m, at);
+      }
+  }
+}
+
+// f(kind, neighbours) as constants of the compiler.
+template <Activation kind, class F>
+void with_layout(const Gated& gated, F&& f) {
+  gated.neighbours ? f.template operator()<kind, true>() : f.template operator()<kind, false>();
+}
+template <class F>
+void with_constants(const Gated& gated, F&& f) {
+  switch (gated.activation) {
+    case Activation::silu:
+      return with_layout<Activation::silu>(gated, f);
+    case Activation::gelu:
+      return with_layout<Activation::gelu>(gated, f);
+    case Activation::gelu_tanh:
+      return with_layout<Activation::gelu_tanh>(gated, f);
+    case Activation::relu:
+      return with_layout<Activation::relu>(gated, f);
+    case Activation::clamped_swiglu:
+      return with_layout<Activation::clamped_swiglu>(gated, f);
+  }
+}
+
+template <class T>
+void launch_forward(void* y, const void* x, const Gated& g, gpuStream_t stream) {
+  const dim3 block = block_for(g.m / kWidth);
+  with_constants(g, [&]<Activation kind, bool neighbours>() {
+    forward<kind, neighbours><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x),
+                                                                                         g.rows, static_cast<int>(g.m), g.limit);
+  });
+}
+template <class T>
+void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gpuStream_t stream) {
+  const dim3 block = block_for(g.m / kWidth);
+  with_constants(g, [&]<Activation kind, bool neighbours>() {
+    backward<kind, neighbours><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit);
+  });
+}
+
+}    // namespace
+
+const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream) {
+  if (gated.rows == 0 || gated.m == 0) return nullptr;
+  const auto s = static_cast<gpuStream_t>(stream);
+  type == FloatType::fp32 ? launch_forward<float>(y, x, gated, s) : launch_forward<std::uint16_t>(y, x, gated, s);
+  return launch_error();
+}
+
+const char* gated_grad_device(void* dx, const void* x, const void* dy, FloatType type, const Gated& gated, void* stream) {
+  if (gated.rows == 0 || gated.m == 0) return nullptr;
+  const auto s = static_cast<gpuStream_t>(stream);
+  type == FloatType::fp32 ? launch_backward<float>(dx, x, dy, gated, s) : launch_backward<std::uint16_t>(dx, x, dy, gated, s);
+  return launch_error();
+}
+
+}    // namespace sheaf

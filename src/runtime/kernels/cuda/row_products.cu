@@ -1,0 +1,94 @@
+#include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/row_products.h"
+
+namespace sheaf {
+namespace {
+
+constexpr int kRows = 4;    // of a thread, all asked for before the first is written
+
+// Of a block x goes along a row, y through rows.
+template <class T, class W>
+__global__ void __launch_bounds__(kBlock)
+    scale(T* __restrict__ y, const T* __restrict__ x, const W* __restrict__ w, std::int64_t rows, int d) {
+  const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
+  for (int at = threadIdx.x * kWidth; at < d; at += blockDim.x * kWidth) {
+    float v[kRows][kWidth], factor[kRows];
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+        load(v[u], x + r * d + at);
+        factor[u] = load(w + r);
+      }
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) v[u][i] *= factor[u];
+        store(v[u], y + r * d + at);
+      }
+  }
+}
+
+// `width` threads a row, a power of two up to kWarp; kBlock / width rows a block.
+template <class Y, class T>
+__global__ void __launch_bounds__(kBlock)
+    dot(Y* __restrict__ y, const T* __restrict__ a, const T* __restrict__ b, std::int64_t rows, int d, int width) {
+  const std::int64_t r = std::int64_t(blockIdx.x) * (kBlock / width) + threadIdx.x / width;
+  const int lane = threadIdx.x % width;
+  float sum = 0;
+  if (r < rows) {
+#pragma unroll 4
+    for (int at = lane * kWidth; at < d; at += width * kWidth) {
+      float v[kWidth], w[kWidth];
+      load(v, a + r * d + at);
+      load(w, b + r * d + at);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) sum += v[i] * w[i];
+    }
+  }
+  for (int offset = width / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (r < rows && lane == 0) store(sum, y + r);
+}
+
+template <class T, class W>
+void launch_scale(void* y, const void* x, const void* w, std::int64_t rows, std::int64_t d, gpuStream_t stream) {
+  const dim3 block = block_for(d / kWidth);
+  scale<<<num_blocks(rows, block.y * kRows), block, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x), static_cast<const W*>(w),
+                                                                 rows, static_cast<int>(d));
+}
+
+template <class Y, class T>
+void launch_dot(void* y, const void* a, const void* b, std::int64_t rows, std::int64_t d, gpuStream_t stream) {
+  int width = 1;
+  while (width < kWarp && width * kWidth < d) width *= 2;
+  dot<<<num_blocks(rows, kBlock / width), kBlock, 0, stream>>>(static_cast<Y*>(y), static_cast<const T*>(a), static_cast<const T*>(b), rows,
+                                                               static_cast<int>(d), width);
+}
+
+}    // namespace
+
+const char* scale_rows_device(void* y, const void* x, FloatType type, const void* w, FloatType w_type, std::int64_t rows, std::int64_t d,
+                              void* stream) {
+  if (rows == 0 || d == 0) return nullptr;
+  const bool wide = w_type == FloatType::fp32;
+  const auto s = static_cast<gpuStream_t>(stream);
+  if (type == FloatType::fp32)
+    (wide ? launch_scale<float, float> : launch_scale<float, std::uint16_t>)(y, x, w, rows, d, s);
+  else
+    (wide ? launch_scale<std::uint16_t, float> : launch_scale<std::uint16_t, std::uint16_t>)(y, x, w, rows, d, s);
+  return launch_error();
+}
+
+const char* dot_rows_device(void* y, FloatType y_type, const void* a, const void* b, FloatType type, std::int64_t rows, std::int64_t d,
+                            void* stream) {
+  if (rows == 0) return nullptr;
+  const bool wide = type == FloatType::fp32;
+  const auto s = static_cast<gpuStream_t>(stream);
+  if (y_type == FloatType::fp32)
+    (wide ? launch_dot<float, float> : launch_dot<float, std::uint16_t>)(y, a, b, rows, d, s);
+  else
+    (wide ? launch_dot<std::uint16_t, float> : launch_dot<std::uint16_t, std::uint16_t>)(y, a, b, rows, d, s);
+  return launch_error();
+}
+
+}    // namespace sheaf

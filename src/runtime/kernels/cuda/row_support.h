@@ -1,0 +1,27 @@
+#pragma once
+// What files of CUDA rows share. For .cpp files.
+#include <ATen/core/Tensor.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "base/error.h"
+#include "runtime/kernels/float_type.h"
+#include "runtime/kernels/kernel_table.h"
+
+namespace sheaf {
+
+inline void* current_stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+// What a launch returned.
+inline void check(const char* error, std::string_view kernel) { SHEAF_CHECK(!error, "{}: {}", kernel, error); }
+
+inline bool is_half(const Type& type) { return type.dtype == DType::bf16 || type.dtype == DType::fp16; }
+inline bool is_empty(const Type& type) { return num_elements(type.shape) == 0; }
+// FloatType has it.
+inline bool is_plain_float(const Type& type) { return type.dtype == DType::fp32 || type.dtype == DType::bf16; }
+inline FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16; }
+
+// cuda_moe_rows.cpp
+std::vector<KernelRow> cuda_moe_rows();
+// grouped_rows.cpp
+std::vector<KernelRow> cuda_grouped_rows();
+
+}    // namespace sheaf

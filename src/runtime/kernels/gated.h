@@ -1,0 +1,23 @@
+#pragma once
+// Device kernels of gated and gated_grad: one pass over memory, in fp32 and rounded once. Each returns the run-time library's error text,
+// nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
+#include <cstdint>
+
+#include "runtime/kernels/float_type.h"
+
+namespace sheaf {
+
+enum class Activation { silu, gelu, gelu_tanh, relu, clamped_swiglu };
+
+// x [rows, 2, m], gate before up, or [rows, m, 2] if the pairs are neighbours; y [rows, m]. m is a multiple of 8.
+struct Gated {
+  std::int64_t rows, m;
+  bool neighbours;
+  Activation activation;
+  float limit;    // 0: none
+};
+
+const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream);
+const char* gated_grad_device(void* dx, const void* x, const void* dy, FloatType type, const Gated& gated, void* stream);
+
+}    // namespace sheaf
