@@ -22,7 +22,7 @@ class Scale {
         if (std::isfinite(v) && (!log_ || v > 0)) low = std::min(low, v), high = std::max(high, v);
     if (low > high) low = log_ ? 1e-6 : 0, high = 1;
     low_ = axis.low.value_or(low), high_ = axis.high.value_or(high);
-    if (high_ <= low_) high_ = log_ ? low_ * 2 : low_ + std::max(1e-6, std::abs(low_) * 0.1);
+    if (high_ <= low_) high_ = log_ ? low_ * 2 : low_ + (low_ == 0 ? 1 : std::abs(low_) * 0.1);
     ticks_ = !axis.ticks.empty() ? axis.ticks : log_ ? decades() : round_numbers();
   }
   double at(double v) const {
