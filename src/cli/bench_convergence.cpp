@@ -35,12 +35,7 @@ int compare(const Arguments& a, const std::atomic<bool>& stop) {
   });
   if (!result.families.empty()) {
     write_convergence(result);
-    std::printf("%s\n%s", convergence_verdict(result).c_str(),
-                table({{"page:", options.output + "/index.html"},
-                       {"tables:", options.output + "/table.md"},
-                       {"numbers:", options.output + "/results.json"},
-                       {"runs:", options.output + "/runs"}})
-                    .c_str());
+    std::printf("%s\n%s", convergence_verdict(result).c_str(), written_text(options.output).c_str());
   }
   return result.interrupted ? 130 : result.passed() ? 0 : 1;
 }

@@ -48,11 +48,7 @@ int measure(const Arguments& a, const std::atomic<bool>& stop) {
   if (!result.tables.empty()) {
     write_moe(result);
     for (const std::string& note : moe_notes(result)) std::printf("%s\n", note.c_str());
-    std::printf("%s", table({{"page:", options.output + "/index.html"},
-                             {"tables:", options.output + "/table.md"},
-                             {"numbers:", options.output + "/results.json"},
-                             {"runs:", options.output + "/runs"}})
-                          .c_str());
+    std::printf("%s", written_text(options.output).c_str());
   }
   return result.interrupted ? 130 : result.failed() ? 1 : 0;
 }

@@ -27,8 +27,8 @@ struct StepRecord {
   double seconds = 0;
   std::int64_t peak_bytes = 0;
   bool committed = true;
-  std::optional<double> aux_loss;         // part of the loss
-  std::vector<ExpertLoad> loads;          // by routed layer
+  std::optional<double> aux_loss;          // part of the loss
+  std::vector<ExpertLoad> loads;           // by routed layer
   double peak_share = 0;                   // of the device's matmul rate; 0: unknown
   std::int64_t last_checkpoint = 0;        // step of the newest complete checkpoint; 0: none
   std::optional<EvalRecord> evaluation;    // made after this update: its numbers go into the update's object

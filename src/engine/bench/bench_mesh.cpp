@@ -54,12 +54,12 @@ std::string degrees_text(const BenchMesh& mesh) {
   const auto group = [](std::initializer_list<std::pair<const char*, std::int64_t>> degrees) {
     std::vector<std::string> parts;
     for (const auto& [name, degree] : degrees)
-      if (degree > 1) parts.push_back(fmt::format("{} {}", name, degree));
-    return join(parts, " · ");
+      if (degree > 1) parts.push_back(fmt::format("{}{}", name, degree));
+    return join(parts, " ");
   };
   std::vector<std::string> parts = {group({{"dp", mesh.dp}, {"sp", mesh.sp}, {"tp", mesh.tp}})};
   if (mesh.experts) parts.push_back(group({{"edp", mesh.edp()}, {"ep", mesh.ep}, {"etp", mesh.etp}}));
-  if (mesh.zero > 0) parts.push_back(fmt::format("ZeRO {}", mesh.zero));
+  if (mesh.zero > 0) parts.push_back(fmt::format("zero{}", mesh.zero));
   std::erase(parts, "");
   return parts.empty() ? "-" : join(parts, ", ");
 }

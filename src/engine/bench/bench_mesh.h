@@ -27,7 +27,7 @@ struct BenchMesh {
 // UserError: the degrees do not divide the ranks, or there are fewer experts than ep.
 BenchMesh mesh_of(const MeshWords& words, std::int64_t ranks, std::int64_t num_experts);
 
-std::string degrees_text(const BenchMesh& mesh);    // "dp 2 · tp 2, ep 4, ZeRO 3": degrees of 1 are left out
+std::string degrees_text(const BenchMesh& mesh);    // "dp2 tp2, ep4, zero3": degrees of 1 are left out
 Json degrees_json(const BenchMesh& mesh);
 // Sets the keys of a run: run.nproc, degrees, ZeRO. Small parameters are cut, too.
 void set_mesh(Json& run, const BenchMesh& mesh);

@@ -22,7 +22,7 @@ class Scale {
         if (std::isfinite(v) && (!log_ || v > 0)) low = std::min(low, v), high = std::max(high, v);
     if (low > high) low = log_ ? 1e-6 : 0, high = 1;
     low_ = axis.low.value_or(low), high_ = axis.high.value_or(high);
-    if (high_ <= low_) high_ = log_ ? low_ * 2 : low_ + std::max(1e-6, std::abs(low_) * 0.1);
+    if (high_ <= low_) high_ = log_ ? low_ * 2 : low_ + (low_ == 0 ? 1 : std::abs(low_) * 0.1);
     ticks_ = !axis.ticks.empty() ? axis.ticks : log_ ? decades() : round_numbers();
   }
   double at(double v) const {
@@ -53,7 +53,10 @@ class Scale {
   std::vector<double> ticks_;
 };
 
-std::string number(double v) { return std::abs(v) >= 1e4 ? human_count(v) : fmt::format("{:.4g}", v); }
+std::string number(double v) {
+  const double size = std::abs(v);
+  return size >= 1e4 ? human_count(v) : size > 0 && size < 1e-2 ? fmt::format("{:.0e}", v) : fmt::format("{:.4g}", v);
+}
 double across(double share) { return kLeft + share * (kWidth - kLeft - kRight); }
 double down(double share) { return kTop + (1 - share) * (kHeight - kTop - kBottom); }
 

@@ -23,16 +23,23 @@ std::string kind(const ConvergenceRun& run) {
   return run.run.end == RunEnd::failed || (run.compared && !run.passed) ? "bad" : run.passed ? "good" : "";
 }
 
+// The first update in which some token went to another expert, as far as the counts of tokens show it.
+std::string other_routing(const ConvergenceRun& run, bool first) {
+  if (first || run.load.empty()) return "-";
+  return run.other_load_at ? fmt::format("from {}", run.other_load_at) : "never";
+}
+
 ReportTable table_of(const ConvergenceFamily& family) {
-  ReportTable table{.header = {family.model.family, "ranks", "mesh", "loss", "loss, first 20", "norm, first 20", "loss, later",
-                               "norm, later", "time", "result"}};
+  const std::string early = fmt::format("1-{}", kFirstUpdates), later = fmt::format("{}-", kFirstUpdates + 1);
+  ReportTable table{.header = {family.model.family, "ranks", "mesh", "loss", "loss " + early, "norm " + early, "loss " + later,
+                               "norm " + later, "routed otherwise", "time", "result"}};
   for (const ConvergenceRun& run : family.runs) {
     const bool first = &run == &family.runs.front(), has_later = std::ssize(run.loss) > kFirstUpdates;
     const auto difference = [&](double d, bool there) { return first || !there || run.loss.empty() ? "-" : difference_text(d); };
     table.add({run.name, std::to_string(run.mesh.ranks), degrees_text(run.mesh),
                run.loss.empty() ? "-" : fmt::format("{:.4f} → {:.4f}", run.loss.front(), run.loss.back()), difference(run.first_loss, true),
                difference(run.first_norm, true), difference(run.later_loss, has_later), difference(run.later_norm, has_later),
-               human_time(run.run.seconds), verdict(run)},
+               other_routing(run, first), human_time(run.run.seconds), verdict(run)},
               kind(run));
   }
   return table;
@@ -135,13 +142,13 @@ std::string settings_text(const ConvergenceResult& r) {
 }
 std::string explanation() {
   return fmt::format(
-      "Every run starts from the same weights and sees the same rows. Differences are relative to the unpartitioned run on one rank, the "
-      "largest of the first {} updates "
-      "and of those after them. A mesh passes if loss and gradient norm are within {:.0e} of it in the first {}. Later, rounding errors "
-      "grow in any two runs that sum in "
-      "different orders; 'one rank, other order' shows by how much in the same model on one rank, with the rows of every micro-batch in "
-      "the reverse order.",
-      kFirstUpdates, kTolerance, kFirstUpdates);
+      "Every run starts from the same weights and sees the same rows. Differences are relative to the unpartitioned run on one rank: the "
+      "largest of updates 1 to {0}, and of those after them. A mesh passes if loss and gradient norm are within {1:.0e} of it in the "
+      "first {0}. Later, rounding errors grow in any two runs that sum in different orders; 'one rank, other order' shows by how much in "
+      "the "
+      "same model on one rank, with the rows of every micro-batch in the reverse order. A jump is a token whose choice of experts hung on "
+      "the last digit: 'routed otherwise' says from which update on the loads of experts differ.",
+      kFirstUpdates, kTolerance);
 }
 
 // ---- HTML
@@ -170,6 +177,7 @@ Chart chart_of(const ConvergenceFamily& family, const char* title, bool with_fir
 
 std::string difference_chart(const ConvergenceFamily& family, const char* title, std::vector<double> ConvergenceRun::*member) {
   Chart chart = chart_of(family, title, false, [&](const ConvergenceRun& r) { return r.*member; });
+  if (chart.series.empty()) return "";
   double most = kTolerance;
   std::size_t count = 1;
   for (const ChartSeries& s : chart.series) {
@@ -204,10 +212,9 @@ std::string html_of(const ConvergenceFamily& family) {
   out += difference_chart(family, "loss: difference from one rank", &ConvergenceRun::loss_difference);
   out += svg(chart_of(family, "gradient norm, before clipping", true, [](const ConvergenceRun& r) { return r.grad_norm; }));
   out += difference_chart(family, "gradient norm: difference from one rank", &ConvergenceRun::norm_difference);
-  out += load_chart(family, "tokens of the busiest expert over the mean, of the worst layer",
-                    [](const LoadPoint& p) { return p.max_over_mean; });
-  out += load_chart(family, "entropy of the experts' shares, 1 is even, of the worst layer", [](const LoadPoint& p) { return p.entropy; });
-  out += load_chart(family, "experts without a token, all layers", [](const LoadPoint& p) { return p.dead; });
+  out += load_chart(family, "busiest expert over the mean, worst layer", [](const LoadPoint& p) { return p.max_over_mean; });
+  out += load_chart(family, "entropy of the experts' shares, worst layer", [](const LoadPoint& p) { return p.entropy; });
+  out += load_chart(family, "experts without a token", [](const LoadPoint& p) { return p.dead; });
   return out + "</div>\n<details><summary>config.json</summary><pre>" + html_escape(family.config.dump(2)) + "</pre></details>\n";
 }
 

@@ -39,9 +39,9 @@ ReportTable table_of(const MoeTable& t) {
 
 std::string about(const MoeTable& t) {
   const MoeConfig& m = *t.size.model.moe;
-  return fmt::format("{}: {} parameters, {} of them for a token; {} layers, {} experts of {} channels, {} for a token",
+  return fmt::format("{}: {} parameters, {} of them for a token; {} layer{}, {} experts of {} channels, {} for a token",
                      t.size.model.model_type, count_text(static_cast<double>(t.parameters)), count_text(t.active_parameters),
-                     t.size.model.layers.size(), m.experts, m.intermediate, m.top_k);
+                     t.size.model.layers.size(), t.size.model.layers.size() == 1 ? "" : "s", m.experts, m.intermediate, m.top_k);
 }
 
 std::string settings_text(const MoeResult& r) {

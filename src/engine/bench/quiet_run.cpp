@@ -48,6 +48,14 @@ std::string fresh_folder(const std::string& given, const std::string& name, cons
     if (std::string folder = fmt::format("out/{}-{}", name, n); !fs::exists(folder, ignored)) return folder;
 }
 
+std::string written_text(const std::string& folder) {
+  std::vector<std::vector<std::string>> rows = {
+      {"page:", folder + "/index.html"}, {"tables:", folder + "/table.md"}, {"numbers:", folder + "/results.json"}};
+  std::error_code ignored;
+  if (fs::exists(folder + "/runs", ignored)) rows.push_back({"runs:", folder + "/runs"});    // not where all was predicted
+  return table(rows);
+}
+
 TemporaryFolder::TemporaryFolder(std::string path) : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_, error);

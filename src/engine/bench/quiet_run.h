@@ -22,6 +22,9 @@ const char* name(RunEnd end);
 // FOLDER itself if it is given: UserError where it holds `mark`. Else out/NAME-N, the first N that is free.
 std::string fresh_folder(const std::string& given, const std::string& name, const std::string& mark);
 
+// Where everything is that a benchmark wrote, as lines.
+std::string written_text(const std::string& folder);
+
 // Removed at the end, with everything in it.
 class TemporaryFolder {
  public:
