@@ -16,6 +16,7 @@ Action ops_command(CLI::App& app);
 Action passes_command(CLI::App& app);
 Action opt_command(CLI::App& app);
 Action config_command(CLI::App& app);
+Action bench_command(CLI::App& app);
 Action checkpoint_command(CLI::App& app);
 Action doctor_command(CLI::App& app);
 

@@ -30,9 +30,9 @@ constexpr Command kCommands[] = {
     {"opt", "run passes on a graph in text form", opt_command},
     {"config", "every key of a run configuration", config_command},
     {"doctor", "what this machine and this build offer", doctor_command},
+    {"bench", "benchmarks: convergence, speed and memory of mixtures of experts", bench_command},
     {"generate", "text from a model", nullptr, "with generation"},
     {"rl", "reinforcement learning", nullptr, "with generation"},
-    {"bench", "benchmarks", nullptr, "with expert parallelism"},
 };
 
 int run(int argc, char** argv) {

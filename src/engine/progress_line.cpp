@@ -27,6 +27,13 @@ void ProgressLine::show(const std::string& text) {
   std::fflush(stderr);
 }
 
+void ProgressLine::clear() {
+  if (!open_) return;
+  std::fputs("\r\033[K", stderr);
+  std::fflush(stderr);
+  open_ = false;
+}
+
 double ProgressLine::seconds() const { return std::max(std::chrono::duration<double>(Clock::now() - begin_).count(), 1e-9); }
 
 void TokenizeLine::show(const TextProgress& p) {

@@ -19,6 +19,7 @@ class ProgressLine {
 
   bool due() const;                      // cheap: asked before a text is made; five times a second on a terminal
   void show(const std::string& text);    // now
+  void clear();                          // for something else to be printed in its place
   double seconds() const;                // since the start
 
  private:

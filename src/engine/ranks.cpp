@@ -40,7 +40,7 @@ void run_threads(const RanksOptions& options, const std::function<void(const Ran
     };
     try {
       const int device_index = device_of_rank(options.device, index);
-      enter_rank_thread(options.device, count, device_index);
+      enter_rank_thread(options.device, count, device_index, options.threads);
       work({.index = index, .count = count, .transport = &transports->at(index), .device_index = device_index});
     } catch (const std::exception& error) {
       failed(error.what());
@@ -71,6 +71,7 @@ void run_ranks(const Launch& launch, const RanksOptions& options, const std::fun
     return;
   }
   if (options.nproc > 1) return run_threads(options, work);
+  if (options.threads > 0) enter_rank_thread(options.device, 1, 0, options.threads);
   work({.device_index = 0});
 }
 

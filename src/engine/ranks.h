@@ -24,6 +24,7 @@ struct RanksOptions {
   std::int64_t nproc = 1;    // threads, where no launcher gives the number
   double timeout_s = 300;
   DeviceKind device = DeviceKind::cpu;
+  int threads = 0;    // of a rank, inside ops on the CPU; 0: an equal share of the machine's
 };
 
 // Runs `work` on every rank that this process has and returns when all have ended. If one throws, the others are told, and what it threw is

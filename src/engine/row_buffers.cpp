@@ -19,6 +19,15 @@ RowBuffers::RowBuffers(const RowSet& rows, const Executor& executor)
   clear(0);
 }
 
+void RowBuffers::fill(const Batches& batches, std::int64_t step, bool reversed) {
+  for (std::int64_t m = 0; m < micro_batches_; ++m) {
+    const auto [first, last] = places(m);
+    const std::int64_t at = m * rows_of_micro_batch();
+    if (!reversed) batches.fill(step, first, last, row(at));
+    for (std::int64_t place = first; place < last && reversed; ++place) batches.fill(step, place, place + 1, row(at + last - 1 - place));
+  }
+}
+
 RowPointers RowBuffers::row(std::int64_t i) {
   const std::int64_t at = i * seq_len_;
   return {ids_.data() + at, labels_.data() + at, positions_.data() + at, document_ends_.data() + i * documents_};

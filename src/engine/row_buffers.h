@@ -17,6 +17,8 @@ class RowBuffers {
   std::int64_t rows_of_micro_batch() const { return end_ - begin_; }    // of this rank
   // The places in a step's batch of this rank's rows of micro-batch m.
   std::pair<std::int64_t, std::int64_t> places(std::int64_t m) const { return {m * all_rows_ + begin_, m * all_rows_ + end_}; }
+  // Those of a step; `reversed`: of each micro-batch the last first.
+  void fill(const Batches& batches, std::int64_t step, bool reversed);
   RowPointers row(std::int64_t i);    // where its row i of all micro-batches goes, whole, those after it behind it
   void clear(std::int64_t from);      // rows from there on: nothing in them counts
   void give(Executor& executor) const;

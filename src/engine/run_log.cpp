@@ -77,7 +77,7 @@ void RunLog::cut_metrics(const std::string& path) {
 }
 
 RunLog::RunLog(const std::string& folder, const RunLogOptions& options)
-    : folder_(folder), options_(options), on_terminal_(ProgressDisplay::possible()) {
+    : folder_(folder), options_(options), on_terminal_(!options.quiet && ProgressDisplay::possible()) {
   const std::string path = folder + "/metrics.jsonl";
   cut_metrics(path);
   metrics_.emplace(path);
@@ -143,6 +143,7 @@ void RunLog::add(const StepRecord& r) {
 }
 
 void RunLog::say(const std::string& line) {
+  if (options_.quiet) return;
   display_.clear();
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);

@@ -39,6 +39,7 @@ struct RunLogOptions {
   std::int64_t log_every = 1;
   std::int64_t done = 0;               // steps of the run that is resumed: their lines stay, later ones go
   bool stop_on_write_error = false;    // else what cannot be written waits in memory
+  bool quiet = false;                  // files only
 };
 
 class RunLog {

@@ -105,7 +105,7 @@ void return_freed_memory() {
 #endif
 }
 
-CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, const std::atomic<bool>& stop) {
+CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, const std::atomic<bool>& stop, bool quiet) {
   return {.seq_len = config.data.seq_len,
           .packing = config.data.packing,
           .tokenizer = config.data.tokenizer,
@@ -116,7 +116,7 @@ CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, 
           .cache = config.data.cache.empty() ? default_cache(config.run.output) : config.data.cache,
           .held_out = config.data.eval_split,
           .stop = &stop,
-          .say = [](const std::string& line) { std::printf("%s\n", line.c_str()), std::fflush(stdout); }};
+          .say = [quiet](const std::string& line) { quiet ? 0 : std::printf("%s\n", line.c_str()), std::fflush(stdout); }};
 }
 
 // What the ranks of a process share: read once, then only looked at. Nothing is written before everything that can be refused was seen.
@@ -141,9 +141,9 @@ struct Inputs {
         where(source.folder ? source.folder->path() + "/config.json" : "model.config"),
         model(parse_model_config(source.config, where)) {
     check_output_folder(config.run.output, flags.resume);
-    corpus.emplace(config.data.train, corpus_options(config, model, stop));
+    corpus.emplace(config.data.train, corpus_options(config, model, stop, quiet()));
     if (!config.data.eval.empty()) {
-      CorpusOptions options = corpus_options(config, model, stop);
+      CorpusOptions options = corpus_options(config, model, stop, quiet());
       options.held_out = 0;
       eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
     }
@@ -157,6 +157,7 @@ struct Inputs {
     check_device(device);
     return device;
   }
+  bool quiet() const { return static_cast<bool>(flags.watch); }
   DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }
   bool deterministic() const { return config.run.deterministic.value_or(device == DeviceKind::cpu); }
   const RowSet* held_out() const { return eval_corpus ? &eval_corpus->rows() : corpus->held_out(); }
@@ -188,7 +189,8 @@ class Run {
       log_.emplace(config_.run.output, RunLogOptions{.num_steps = config_.run.steps,
                                                      .log_every = config_.run.log_every,
                                                      .done = done_.step,
-                                                     .stop_on_write_error = config_.run.stop_on_save_error});
+                                                     .stop_on_write_error = config_.run.stop_on_save_error,
+                                                     .quiet = in.quiet()});
       announce(banner, checkpoints);
     }
   }
@@ -203,6 +205,7 @@ class Run {
       save_failed(saver_->poll());
       record.last_checkpoint = std::max(saver_->last_complete(), resumed_at_);
       if (log_) log_->add(record);
+      if (log_ && in_.quiet()) in_.flags.watch(record);
       if (log_ && done_.step == in_.flags.profile) report_profile(*log_, executor_, config_.run.output, done_.step);
       interrupted = stopped();
       if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
@@ -211,7 +214,7 @@ class Run {
     if (interrupted) say("interrupted: the step is finished, saving the model");
     save_failed(saver_->finish());
     if (log_) log_->finish();
-    save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, as_read());
+    if (!in_.quiet()) save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, as_read());
     if (log_) log_->say(log_->summary());
     return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
   }
@@ -219,6 +222,9 @@ class Run {
  private:
   SaveOptions as_read() const {
     return {.dtype = in_.source.dtype, .experts = experts_, .side_files_from = in_.source.folder ? in_.source.folder->path() : ""};
+  }
+  double most_bytes(const char* when) {    // of a rank
+    return max_of_ranks(rank_, static_cast<double>(executor_.peak_bytes() + (evaluator_ ? evaluator_->executor().peak_bytes() : 0)), when);
   }
   bool stopped() const { return any_of_ranks(rank_, in_.stop.load(), "the end of a step"); }
   void say(const std::string& line) {
@@ -251,9 +257,8 @@ class Run {
                                           .placement = placement});
     }
     flops_per_token_ = model_flops_per_token(in_.model, config_.data.seq_len) / static_cast<double>(config_.parallel.ranks);
-    peak_flops_ = rank_.transport && in_.device == DeviceKind::cpu ? 0 : measured_matmul_rate(in_.device, in_.compute());
-    peak_bytes_ = max_of_ranks(rank_, static_cast<double>(executor_.peak_bytes() + (evaluator_ ? evaluator_->executor().peak_bytes() : 0)),
-                               "the start");
+    peak_flops_ = in_.quiet() || (rank_.transport && in_.device == DeviceKind::cpu) ? 0 : measured_matmul_rate(in_.device, in_.compute());
+    peak_bytes_ = most_bytes("the start");
     return_freed_memory();
   }
 
@@ -282,15 +287,13 @@ class Run {
 
   StepRecord step(RowBuffers& rows) {
     const auto begin = std::chrono::steady_clock::now();
-    for (std::int64_t m = 0; m < rows.num_micro_batches(); ++m) {
-      const auto [first, last] = rows.places(m);
-      batches_->fill(done_.step, first, last, rows.row(m * rows.rows_of_micro_batch()));
-    }
+    rows.fill(*batches_, done_.step, in_.flags.rows_reversed);
     rows.give(executor_);
     const Rates rate = rates(config_.scheduler, config_.optimizer, done_.committed);
     set_rates(executor_, config_, rate, done_.committed);
     executor_.time_calls(done_.step + 1 == in_.flags.profile);
     executor_.run_step();
+    if (in_.model.moe && rank_.count > 1) peak_bytes_ = most_bytes("the end of a step");    // experts' rows are as they are routed
     StepRecord record;
     record.step = ++done_.step;
     record.loss = executor_.metric("loss"), record.grad_norm = executor_.metric("grad_norm");
@@ -371,7 +374,8 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch
   const RunConfig& config = loaded.config;
   std::optional<Inputs> shared;
   TrainEnd end = TrainEnd::finished;
-  const RanksOptions ranks{.nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = Inputs::chosen_device(config)};
+  const RanksOptions ranks{
+      .nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = Inputs::chosen_device(config), .threads = flags.threads};
   const auto work = [&](const Rank& rank) {
     // Processes read for themselves; threads share what was read before they began.
     if (launch.size > 1) {

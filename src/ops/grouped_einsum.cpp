@@ -1,6 +1,7 @@
 // Contractions of routed tensors with weights of the experts: an einsum for each expert, of its rows. The attribute is einsum's rule, in which
 // the letters e b s are the routed ones; the operand `expert` says whose each row is.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
@@ -39,6 +40,13 @@ std::vector<std::pair<std::int64_t, std::int64_t>> rows_of_experts(const at::Ten
   return rows;
 }
 
+// In fp32: what a product in 16 bits takes for itself follows no law of the number of rows, which the plan does not know.
+at::Tensor wide(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out) {
+  at::Tensor product = at::empty(out.sizes(), out.options().dtype(at::kFloat));
+  contract(c, x.to(at::kFloat), y.to(at::kFloat), product);
+  return product;
+}
+
 void grouped_kernel(const Args& a) {
   const Rule rule = Rule::parse(a.attrs.text("rule"));
   const bool binary = a.in[1].defined();
@@ -50,12 +58,15 @@ void grouped_kernel(const Args& a) {
   const auto part = [&](const at::Tensor& t, const Factors& f, std::size_t e) {
     return is_routed(f) ? t.select(0, 0).select(0, 0).slice(0, rows[e].first, rows[e].second) : t.select(0, static_cast<std::int64_t>(e));
   };
+  const bool narrow = a.in[0].element_size() == 2;
   for (std::size_t e = 0; e < rows.size(); ++e) {
     const at::Tensor x = part(a.in[0], rule.in[0], e);
     at::Tensor out = part(a.out[0], rule.out[0], e);
     if (out.numel() == 0) continue;
     if (rows[e].first == rows[e].second)
       out.zero_();
+    else if (binary && narrow)
+      out.copy_(wide(c, x, part(a.in[1], rule.in[1], e), out));
     else if (binary)
       contract(c, x, part(a.in[1], rule.in[1], e), out);
     else if (is_routed(rule.out[0]))

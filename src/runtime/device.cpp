@@ -20,8 +20,9 @@ std::unique_ptr<RankTransports> make_gpu_transports(int, double) { return nullpt
 std::unique_ptr<Transport> make_process_nccl(std::unique_ptr<Transport> host, int, double) { return host; }
 #endif
 
-void enter_rank_thread(DeviceKind device, int ranks_here, int device_index) {
-  if (ranks_here > 1) at::set_num_threads(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_here));
+void enter_rank_thread(DeviceKind device, int ranks_here, int device_index, int threads) {
+  if (threads == 0 && ranks_here > 1) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_here);
+  if (threads > 0) at::set_num_threads(threads);
   if (device == DeviceKind::cuda) take_gpu(device_index);
 }
 

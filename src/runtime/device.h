@@ -9,8 +9,8 @@
 namespace sheaf {
 
 // First thing on a rank's thread: ranks share the cores, so `ranks_here` of them take an equal share of the threads inside ops, at least
-// one. On GPUs, `device_index` becomes the thread's current device.
-void enter_rank_thread(DeviceKind device, int ranks_here, int device_index);
+// one; or `threads`, if that is not 0. On GPUs, `device_index` becomes the thread's current device.
+void enter_rank_thread(DeviceKind device, int ranks_here, int device_index, int threads = 0);
 
 // Ranks of a machine go round its GPUs; several may share one.
 int device_of_rank(DeviceKind device, int local_rank);

@@ -2,6 +2,8 @@
 
 #include <torch/headeronly/version.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #ifdef SHEAF_CUDA
 #include <cuda_runtime.h>
@@ -17,6 +19,21 @@ bool cuda_build() {
 #else
   return false;
 #endif
+}
+
+std::int64_t gpu_bytes() {
+  std::int64_t least = 0;
+#ifdef SHEAF_CUDA
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp p;
+    if (cudaGetDeviceProperties(&p, i) != cudaSuccess) continue;
+    const auto bytes = static_cast<std::int64_t>(p.totalGlobalMem);
+    least = least == 0 ? bytes : std::min(least, bytes);
+  }
+#endif
+  return least;
 }
 
 std::vector<std::string> gpu_descriptions() {

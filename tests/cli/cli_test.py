@@ -54,7 +54,7 @@ class BadConfiguration(Case):
         self.refused(sheaf("train", path, "data.tokenizer=gpt"), "data.tokenizer", "'gpt'", '"bytes"')
         self.refused(sheaf("train", path, "fp16.enabled=true"), "fp16.enabled", "not built yet")
         self.train_refused("is text", "no tokenizer.json", '"bytes"', overrides=["data.tokenizer=null"])
-        for command in ("generate", "rl", "bench"):
+        for command in ("generate", "rl"):
             self.refused(sheaf(command, "x", "--y", "z"), f"sheaf {command} is not built yet")
 
     def test_cuda_asked_for_and_absent(self):
@@ -323,12 +323,13 @@ class Commands(Case):
     OPTIONS = {"train": ["RUN.json", "key.path=value", "--deepspeed", "--model", "--data", "--device", "--nproc", "--resume",
                          "--profile", "--dump-ir"],
                "ops": ["--markdown"], "passes": ["--markdown"], "opt": ["FILE.ir", "--pass", "--options"], "config": [],
-               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--all", "--device"],
+               "plan": ["RUN.json", "key.path=value", "--ranks", "--json", "--all", "--device", "--load"],
                "doctor": [], "checkpoint": ["show", "verify", "export"],
+               "bench": ["convergence", "moe"],
                "tokenize": ["--model", "--data", "--output", "--tokenizer", "--field", "--threads", "--force"],
                "eval": ["--model", "--data", "--seq-len", "--device", "--logprobs", "--json", "--dtype", "--packing", "--rows", "--tokenizer",
                         "--field"]}
-    LATER = ["generate", "rl", "bench"]
+    LATER = ["generate", "rl"]
 
     def test_help_names_every_command_and_option(self):
         top = sheaf("--help")
