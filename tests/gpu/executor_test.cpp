@@ -24,7 +24,7 @@ constexpr std::int64_t kExperts = 8, kChoices = 2, kExpertWidth = 40;
 Value experts(Builder& b, Value x) {
   const Value choices = b.input("choices", DType::i32, {kBatch, kSeq, kChoices}, "b s c");
   const Value scores = b.softmax(b.einsum("b s k, e k -> b s e", x, b.parameter("router", {kExperts, kWidth}, "normal", 0.1)));
-  const Results routing = b.route(choices, kExperts);
+  const Results routing = b.route(choices, {}, kExperts);
   const Value rows = b.dispatch(x, routing[0], kChoices), w = b.dispatch_weights(b.take(scores, choices), routing[0]);
   const Value up = b.parameter("up", {kExperts, 2, kExpertWidth, kWidth}, "normal", 0.1),
               down = b.parameter("down", {kExperts, kWidth, kExpertWidth}, "normal", 0.1);

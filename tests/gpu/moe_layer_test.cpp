@@ -51,7 +51,7 @@ class Layer {
     };
     const Attrs gate = {{"rule", Text("e b s g m -> e b s m")}, {"activation", Text("silu")}, {"limit", 0.0}};
 
-    const Operand slot = add("route", {ids}, r_.route_attrs());
+    const Operand slot = add("route", {ids, {}}, r_.route_attrs());
     expert_ = {steps.back().out[1], true};
     const Operand rows = add("dispatch", {x, slot}, k), w = add("dispatch_weights", {w_bsk, slot}, {});
     const Operand pair = product("e b s h, e g m h -> e b s g m", rows, up), a = add("gated", {pair}, gate);

@@ -1,4 +1,5 @@
 // CUDA rows of mixtures of experts against the ops' own kernels.
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 
@@ -46,19 +47,24 @@ class RoutedKernels : public Gpu, public ::testing::WithParamInterface<Routing> 
 };
 INSTANTIATE_TEST_SUITE_P(Routings, RoutedKernels, ::testing::ValuesIn(kRoutings), name_of);
 
+// place: the experts in another order, each three further on.
 TEST_P(RoutedKernels, route) {
-  const KernelRow* row = row_of("route", {{r_.ids}}, r_.route_attrs(), r_);
-  ASSERT_TRUE(row);
-  const auto run = [&](auto* kernel, at::Device device) {
-    const at::Tensor ids = r_.ids.to(device), none = at::full({1, 1, r_.capacity()}, 77, ids.options());
-    std::vector<at::Tensor> out = {none, none.clone()};
-    kernel({{&ids, 1}, out, r_.route_attrs(), r_.begin, r_.end});
-    return out;
-  };
-  const auto host = run(op("route").kernel, at::kCPU), device = run(row->launch, kGpu), own = run(op("route").kernel, kGpu);
-  for (const std::size_t i : {0, 1}) {
-    EXPECT_TRUE(at::equal(device[i].cpu(), host[i])) << "output " << i;
-    EXPECT_TRUE(at::equal(own[i].cpu(), host[i])) << "output " << i << ", the op's own kernel";
+  const at::Tensor place = at::arange(r_.experts, at::kInt).roll({3}, {0}), none;
+  for (const at::Tensor& placed : {none, place}) {
+    const KernelRow* row = row_of("route", {{r_.ids}, {placed}}, r_.route_attrs(), r_);
+    ASSERT_TRUE(row);
+    const auto run = [&](auto* kernel, at::Device device) {
+      const at::Tensor in[] = {r_.ids.to(device), placed.defined() ? placed.to(device) : none};
+      std::vector<at::Tensor> out = {at::full({1, 1, r_.capacity()}, 77, in[0].options()),
+                                     at::full({1, 1, r_.capacity()}, 77, in[0].options())};
+      kernel({in, out, r_.route_attrs(), r_.begin, r_.end});
+      return out;
+    };
+    const auto host = run(op("route").kernel, at::kCPU), device = run(row->launch, kGpu), own = run(op("route").kernel, kGpu);
+    for (const std::size_t i : {0, 1}) {
+      EXPECT_TRUE(at::equal(device[i].cpu(), host[i])) << "output " << i << (placed.defined() ? ", placed" : "");
+      EXPECT_TRUE(at::equal(own[i].cpu(), host[i])) << "output " << i << (placed.defined() ? ", placed" : "") << ", the op's own kernel";
+    }
   }
 }
 
@@ -136,7 +142,8 @@ TEST_P(RoutedKernels, products) {
   const char* const rules[] = {"e b s h, e g m h -> e b s g m", "e b s g m, e g m h -> e b s h", "e b s g m, e b s h -> e g m h",
                                "e b s m, e h m -> e b s h",     "e b s h, e h m -> e b s m",     "e b s h, e b s m -> e h m",
                                "e b s h, e h m g -> e b s m g", "e b s m g, e h m g -> e b s h", "e b s m g, e b s h -> e h m g",
-                               "e b s h, e b s m -> e m h"};
+                               "e b s h, e b s m -> e m h",     "e b s h, e h g m -> e b s g m", "e b s g m, e h g m -> e b s h",
+                               "e b s g m, e b s h -> e h g m", "e b s m, e m h -> e b s h",     "e b s h, e m h -> e b s m"};
   for (const std::string_view rule : std::span(rules).first(is_large(r_) ? 3 : std::size(rules))) {
     const std::size_t comma = rule.find(','), arrow = rule.find("->");
     const Operands in = {operand(rule.substr(0, comma)), operand(rule.substr(comma, arrow - comma)), experts(r_)};

@@ -58,7 +58,8 @@ Routing Routing::decided() const {
       j += std::find(ids + t * k, ids + t * k + j, ids[t * k + j]) == ids + t * k + j;    // distinct
     }
   std::vector<at::Tensor> out = {at::empty({1, 1, capacity()}, at::kInt), at::empty({1, 1, capacity()}, at::kInt)};
-  op("route").kernel({{&r.ids, 1}, out, route_attrs(), begin, end});
+  const at::Tensor in[] = {r.ids, {}};
+  op("route").kernel({in, out, route_attrs(), begin, end});
   const std::int64_t used = out[0].ge(0).sum().item<std::int64_t>();
   r.slot = out[0].narrow(2, 0, used).contiguous(), r.expert = out[1].narrow(2, 0, used).contiguous();
   return r;

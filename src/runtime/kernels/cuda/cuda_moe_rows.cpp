@@ -21,10 +21,11 @@ std::int64_t elements_from(at::IntArrayRef shape, std::size_t from) {
   return n;
 }
 
-bool takes_route(const Attrs&, const Types& in) { return in[0]->dtype == DType::i32; }
+bool takes_route(const Attrs&, const Types& in) { return in[0]->dtype == DType::i32 && (!in[1] || in[1]->dtype == DType::i32); }
 void route_launch(const Args& a) {
-  check(route_device(a.out[0].data_ptr<std::int32_t>(), a.out[1].data_ptr<std::int32_t>(), a.out[0].numel(), integers(a.in[0]),
-                     a.in[0].numel(), static_cast<std::int32_t>(a.owner_begin), static_cast<std::int32_t>(a.owner_end), current_stream()),
+  const at::Tensor ids = a.in[1].defined() ? a.in[1].index_select(0, a.in[0].view({-1})) : a.in[0];
+  check(route_device(a.out[0].data_ptr<std::int32_t>(), a.out[1].data_ptr<std::int32_t>(), a.out[0].numel(), integers(ids), ids.numel(),
+                     static_cast<std::int32_t>(a.owner_begin), static_cast<std::int32_t>(a.owner_end), current_stream()),
         "route");
 }
 
