@@ -256,7 +256,7 @@ void Executor::Impl::run(Segment segment) {
       for (const std::size_t other : call.awaits) side->wait_for(other);
     if (call.collective && !call.dynamic) {
       const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
-      side && !timing ? side->run(n, run) : run();
+      side && !timing && communicates(*call.node) ? side->run(n, run) : run();    // nothing waits for the local ones
     } else {
       try {
         call.dynamic ? dynamic->run(call, segment, n) : launch_in_slot(call);
