@@ -304,6 +304,8 @@ class Planner {
 bool communicates(const Node& node) { return is_move(*node.op) && node.op->name != "slice" && node.op->name != "to_partial"; }
 
 std::vector<int> waited_at(const std::vector<Node>& nodes) {
+  constexpr std::size_t kReductionsUnderWay = 2;
+  std::vector<std::size_t> reductions;
   std::vector<int> at(nodes.size(), -1);
   std::map<Value, std::size_t> under_way;    // results of collectives nobody has waited for
   for (std::size_t n = 0; n < nodes.size(); ++n) {
@@ -315,6 +317,11 @@ std::vector<int> waited_at(const std::vector<Node>& nodes) {
     if (!communicates(nodes[n])) continue;
     at[n] = static_cast<int>(nodes.size());
     for (const Value v : nodes[n].out) under_way[v] = n;
+    if (nodes[n].op->name != "reduce_scatter" && nodes[n].op->name != "all_reduce") continue;
+    reductions.push_back(n);
+    if (reductions.size() <= kReductionsUnderWay) continue;
+    int& oldest = at[reductions[reductions.size() - 1 - kReductionsUnderWay]];
+    oldest = std::min(oldest, static_cast<int>(n));
   }
   return at;
 }

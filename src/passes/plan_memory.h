@@ -48,9 +48,10 @@ MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int
 // Sends something: a move, but for the local ones.
 bool communicates(const Node& node);
 
-// A collective may run beside the nodes behind it: the first of its segment that reads its result waits for it, or the segment's end does.
-// Until then its operands and its scratch stay. For each node of a segment: the position of the node before which it is waited for (the
-// segment's size: at its end); -1: it is no collective.
+// A collective may run beside the nodes behind it: the first of its segment that reads its result waits for it, or the segment's end does;
+// of reductions at most two are under way, so that gradients which nothing reads before the epilogue do not stay whole until then. Until
+// then its operands and its scratch stay. For each node of a segment: the position of the node before which it is waited for (the segment's
+// size: at its end); -1: it is no collective.
 std::vector<int> waited_at(const std::vector<Node>& nodes);
 
 // L5: no two values that are live at the same time overlap, but for those that may share. Throws InternalError naming both.

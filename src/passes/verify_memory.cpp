@@ -41,15 +41,14 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
         if (const auto found = live.find(v); found != live.end()) found->second.to = t;
     }
   // A collective reads its operands until it is waited for.
+  std::array<std::vector<int>, kSegments.size()> waited;
+  for (const Segment s : kSegments) waited[static_cast<std::size_t>(s)] = waited_at(graph.nodes(s));
   for (std::size_t t = 0; t < at.size(); ++t) {
     if (!communicates(*at[t])) continue;
-    std::size_t wait = t + 1;
-    const auto reads = [&](const Node& node) {
-      return std::any_of(at[t]->out.begin(), at[t]->out.end(),
-                         [&](Value v) { return std::find(node.in.begin(), node.in.end(), v) != node.in.end(); });
-    };
-    while (wait < at.size() && segment[wait] == segment[t] && !reads(*at[wait])) ++wait;
-    if (wait == at.size() || segment[wait] != segment[t]) --wait;
+    const auto begin = static_cast<std::size_t>(std::find(segment.begin(), segment.end(), segment[t]) - segment.begin());
+    const std::vector<Node>& nodes = graph.nodes(segment[t]);
+    const std::size_t wait =
+        begin + std::min(static_cast<std::size_t>(waited[static_cast<std::size_t>(segment[t])][t - begin]), nodes.size() - 1);
     for (const Value v : at[t]->in)
       if (const auto found = live.find(v); found != live.end()) found->second.to = std::max(found->second.to, static_cast<int>(wait));
   }
