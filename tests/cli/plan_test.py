@@ -65,6 +65,25 @@ class Plan(Case):
                     self.assertIn(planned["mesh"]["text"], said)
                     self.assertIn("a rank sends in a step: ", said)
 
+    def test_rows_of_experts(self):
+        """On one rank all rows are planned. Where experts are cut, a run takes what is planned but for rows, and rows up to all there can be."""
+        model = QWEN | {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+        section = {"expert_parallel": {"enabled": True, "autoep_size": 2}}
+        for ranks, changes in ((1, {}), (2, {"tensor_parallel": {"autotp_size": 2}}), (2, section), (4, section | zero(3, **WHOLE))):
+            with self.subTest(ranks=ranks, changes=changes):
+                run = self.qwen(model={"config": model}, **changes)
+                most = self.plan(ranks, "run.expert_plan=exact", "--load", "1000", **run)
+                self.train("run.steps=1", "run.device=cpu", f"run.nproc={ranks}", "run.expert_plan=exact", **run)
+                allocated, rows = self.metrics()[0]["peak_bytes"], most.get("expert_rows", {"balanced_bytes": 0, "loaded_bytes": 0})
+                self.assertEqual(rows["balanced_bytes"] > 0, "expert_parallel" in changes)
+                without = most["total_bytes"] - rows["balanced_bytes"]
+                if not rows["balanced_bytes"]:
+                    self.assertEqual(allocated, without)
+                    continue
+                self.assertGreater(allocated, without)
+                self.assertLessEqual(allocated, without + rows["loaded_bytes"])
+                self.assertIn("exchange_rows", {row["kind"] for row in most["communication"]})
+
     def test_states_shrink_with_the_ranks(self):
         one = self.plan(1, "gradient_accumulation_steps=2", **self.qwen())["memory"]
         for ranks in (2, 8, 64):
