@@ -64,6 +64,18 @@ TEST(AdamwRow, leaves_other_dtypes_to_the_op) {
   EXPECT_FALSE(select_kernel(op("adamw"), DeviceKind::cpu, true, adamw_attrs(true), TypesOf(DType::fp64, adamw_inputs(4, 1)).types));
 }
 
+// 1e7 squares near 1: a sum of all of them in fp32 is 3e-5 too small. Blocks of 2^16 in fp32 are within 1e-7 each.
+TEST(SumsqRow, is_right_for_many_elements) {
+  const std::vector<at::Tensor> in = {at::randn({10'000'001}, at::kFloat)};
+  const TypesOf types(DType::fp32, in);
+  const KernelRow* row = select_kernel(op("sumsq"), DeviceKind::cpu, true, {}, types.types);
+  ASSERT_TRUE(row);
+  std::vector<at::Tensor> out = {at::full({}, 0.0, at::kFloat)};
+  row->launch(Args{in, out, Attrs{}});
+  const double exact = in[0].to(at::kDouble).square().sum().item<double>();
+  EXPECT_NEAR(out[0].item<double>(), exact, 3e-7 * exact);
+}
+
 TEST(SelectKernel, never_takes_atomic_adds_where_determinism_is_asked_for) {
   const Type types[] = {{DType::fp64, {5, 3}, {}}, {DType::i64, {5}, {}}, {DType::fp64, {7, 3}, {}}};
   const Types in = {&types[0], &types[1], &types[2]};
