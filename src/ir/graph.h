@@ -69,7 +69,9 @@ struct Graph {
   Types types(const Values& in) const;
   // The largest piece of v that a rank holds, in elements and bytes: what its buffer has on every rank.
   std::int64_t local_elements(Value v) const { return num_elements(local_type(v).stored()); }
-  Type local_type(Value v) const { return {type(v).dtype, largest_local_shape(type(v).shape, type(v).placement, mesh), {}, type(v).routed}; }
+  Type local_type(Value v) const {
+    return {type(v).dtype, largest_local_shape(type(v).shape, type(v).placement, mesh), {}, type(v).routed};
+  }
   // Rows of experts that are cut over ranks: how many a rank holds is known when the router has decided.
   bool has_dynamic_rows(Value v) const { return type(v).routed > 0 && !type(v).placement.dim(0).empty(); }
   std::int64_t local_bytes(Value v) const { return local_elements(v) * size_bytes(type(v).dtype); }

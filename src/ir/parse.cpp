@@ -154,7 +154,8 @@ Type parse_type(std::string_view text, const Mesh& mesh) {
   Type type{*dtype, {}, {}};
   for (const std::string& extent : split(trimmed(text.substr(open + 1, close - open - 1)), ',')) {
     std::string_view all = extent;
-    if (const std::string_view rest = cut_at(all, " of "); rest.data() != nullptr && type.shape.empty()) type.routed = integer(all), all = rest;
+    if (const std::string_view rest = cut_at(all, " of "); rest.data() != nullptr && type.shape.empty())
+      type.routed = integer(all), all = rest;
     type.shape.push_back(integer(all));
   }
   if (type.routed && type.shape.size() < 3) user_error("type {}: a routed tensor has dims e, b, s and more", quote(text));

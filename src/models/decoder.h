@@ -15,8 +15,8 @@ struct ModelShape {
 struct MoeValues {
   std::string name;    // of its states, up to the last dot
   Value out_bsk;
-  Value chosen_bsk;    // i32: the experts that each token goes to
-  Value load_e;        // fp32: how many tokens go to each
+  Value chosen_bsk;         // i32: the experts that each token goes to
+  Value load_e;             // fp32: how many tokens go to each
   Value correction_bias;    // the state that is added to the scores to choose by; absent: none
   // What the auxiliary loss is made of; absent if there is none.
   Value probabilities_bse;    // fp32: softmax of the router's logits

@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "ir/attrs.h"
+#include "ir/op.h"
 #include "mesh/rule.h"
 
 namespace sheaf {
@@ -30,6 +30,9 @@ using MatrixProduct = void (*)(at::Tensor& out, const at::Tensor& a, const at::T
 // strides allow; else copied. x and y lack the dims x_only and y_only; c.k is not empty.
 void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
                        MatrixProduct product);
+
+// The attribute `dtype` of an einsum: of the result, `same` as operand 0. Throws UserError.
+DType einsum_dtype(const Attrs& attrs, const Types& in, std::size_t output);
 
 // out := the contraction of x and y, sums over x_only and y_only included: what einsum's own kernel does.
 void contract(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out);

@@ -73,13 +73,6 @@ Value gradient_of(const Grad& g, std::size_t i) {
   return g.b.broadcast(d, g.in[i], text(reachable) + ", " + text(target) + " -> " + text(target));
 }
 
-DType einsum_dtype(const Attrs& attrs, const Types& in, std::size_t) {
-  if (attrs.text("dtype") == "same") return in[0]->dtype;
-  const auto dtype = dtype_from_name(attrs.text("dtype"));
-  if (!dtype) user_error("einsum: no dtype '{}'", attrs.text("dtype"));
-  return *dtype;
-}
-
 Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> dims, bool unary = false) {
   return {.dims = std::move(dims),
           .domain = {Real, Real},
@@ -88,6 +81,13 @@ Case einsum_case(const char* rule, std::vector<std::pair<std::string, Shape>> di
 }
 
 }    // namespace
+
+DType einsum_dtype(const Attrs& attrs, const Types& in, std::size_t) {
+  if (attrs.text("dtype") == "same") return in[0]->dtype;
+  const auto dtype = dtype_from_name(attrs.text("dtype"));
+  if (!dtype) user_error("einsum: no dtype '{}'", attrs.text("dtype"));
+  return *dtype;
+}
 
 void contract(const Contraction& c, const at::Tensor& x_given, const at::Tensor& y_given, const at::Tensor& out_given) {
   if (x_given.numel() == 0 || y_given.numel() == 0) return void(out_given.zero_());    // a rank's piece may be empty

@@ -1,5 +1,5 @@
-// Contractions of routed tensors with weights of the experts: an einsum for each expert, of its rows. The attribute is einsum's rule, in which
-// the letters e b s are the routed ones; the operand `expert` says whose each row is.
+// Contractions of routed tensors with weights of the experts: an einsum for each expert, of its rows. The attribute is einsum's rule, in
+// which the letters e b s are the routed ones; the operand `expert` says whose each row is.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
@@ -110,8 +110,9 @@ Case grouped_case(const char* rule, Domain x, std::optional<Domain> y, std::vect
 }    // namespace
 
 OpDef grouped_einsum() {
-  return {.doc = "einsum of routed tensors and weights per expert; rule: einsum's, in the letters e b s of routed dims; expert: of every row; "
-                 "without y: a weight for every row of its expert, or the sum of an expert's rows",
+  return {.doc =
+              "einsum of routed tensors and weights per expert; rule: einsum's, in the letters e b s of routed dims; expert: of every row; "
+              "without y: a weight for every row of its expert, or the sum of an expert's rows",
           .rule_of =
               [](const Attrs& attrs, const Types& in) {
                 const std::string& rule = attrs.text("rule");
@@ -119,13 +120,7 @@ OpDef grouped_einsum() {
                 if (arrow == std::string::npos) user_error("grouped_einsum: {} is no rule", quote(rule));
                 return rule.substr(0, arrow) + ", e b s" + rule.substr(arrow) + "; owner e" + (in[1] ? "; linear x y" : "; linear x");
               },
-          .dtype =
-              [](const Attrs& attrs, const Types& in, std::size_t) {
-                if (attrs.text("dtype") == "same") return in[0]->dtype;
-                const auto dtype = dtype_from_name(attrs.text("dtype"));
-                if (!dtype) user_error("grouped_einsum: no dtype {}", quote(attrs.text("dtype")));
-                return *dtype;
-              },
+          .dtype = einsum_dtype,
           .grad = [](const Grad& g) -> Values {
             return {gradient_of(g, 0), g.x(1) ? gradient_of(g, 1) : Value{}, {}};
           },
@@ -134,8 +129,7 @@ OpDef grouped_einsum() {
           .meaning = grouped_meaning,
           .cases = {grouped_case("e b s h, e g m h -> e b s g m", Routed, Real, {{"h", {5}}, {"g", {2}}, {"m", {3}}}),
                     grouped_case("e b s m, e b s h -> e m h", Routed, Routed, {{"h", {5}}, {"m", {3}}}),
-                    grouped_case("e m -> e b s m", Real, {}, {{"m", {3}}}),
-                    grouped_case("e b s m -> e m", Routed, {}, {{"m", {3}}})}};
+                    grouped_case("e m -> e b s m", Real, {}, {{"m", {3}}}), grouped_case("e b s m -> e m", Routed, {}, {{"m", {3}}})}};
 }
 
 }    // namespace sheaf

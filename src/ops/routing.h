@@ -1,6 +1,6 @@
 #pragma once
-// Routed tensors, [e, b, s, ..] of which a router chose K of the e for every (b, s). Two values say which, both routed i32 [e, b, s] and made
-// by `route`:
+// Routed tensors, [e, b, s, ..] of which a router chose K of the e for every (b, s). Two values say which, both routed i32 [e, b, s] and
+// made by `route`:
 //
 //                     in a row (what kernels see)                     whole (what it means; integer mode)
 //   slot              K t + k: the token t of the rank and which      k + 1; 0: not chosen

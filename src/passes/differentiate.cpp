@@ -1,8 +1,8 @@
 // differentiate: adds the backward of the step's loss to the body.
 //
 // On entry: the body (segment first) ends in `accumulate @loss_sum, %l`; the prologue defines @seed's value: the derivative of the reported
-//           loss with respect to that sum, 1 / (valid tokens of the whole step). Where there is an `accumulate @aux_sum, %a`, the mean of it
-//           over the micro-batches is a part of the loss. No mesh, no placement.
+//           loss with respect to that sum, 1 / (valid tokens of the whole step). Where there is an `accumulate @aux_sum, %a`, the mean of
+//           it over the micro-batches is a part of the loss. No mesh, no placement.
 // On exit:  every trainable state @w that the loss depends on has a carried value @w.grad and a node `accumulate @w.grad, %g`, in fp32
 //           for low-precision compute, right behind the node that makes %g: so a gradient that is added to what is there, or cut (ZeRO-2),
 //           need not wait for the others. Nothing else changed.

@@ -2,8 +2,9 @@
 //
 // On entry: @loss_sum, @seed; for each trainable @w a carried @w.grad.
 // On exit:  the epilogue computes the loss, the global gradient norm, the clip factor and the commit flag, updates @w with moments @w.m and
-//           @w.v by AdamW, corrects the biases of routers (attribute load) if options.balance_rate says so, rewrites derived states @w.c, and sets @metric.loss, @metric.grad_norm, @metric.commit. Layer by layer, not
-//           state by state: each kind of node stands in one run, which is what flatten joins.
+//           @w.v by AdamW, rewrites derived states @w.c, corrects the biases of routers (attribute load) if options.balance_rate says
+//           so, and sets @metric.loss, @metric.grad_norm, @metric.commit. Layer by layer, not state by state: each kind of node stands
+//           in one run, which is what flatten joins.
 #include "base/error.h"
 #include "ops/builder.h"
 #include "passes/pass.h"

@@ -1,7 +1,7 @@
 #pragma once
-// Routed values of experts that are cut over ranks: how many rows a rank holds is known only when the router has decided. They lie outside of
-// the plan's arena, in memory that grows as needed (c10's allocator, which keeps what it was given back), from the call that makes them to the
-// last one of the segment that reads them.
+// Routed values of experts that are cut over ranks: how many rows a rank holds is known only when the router has decided. They lie outside
+// of the plan's arena, in memory that grows as needed (c10's allocator, which keeps what it was given back), from the call that makes them
+// to the last one of the segment that reads them.
 #include <functional>
 #include <map>
 
@@ -41,7 +41,7 @@ class DynamicRows {
   std::vector<at::Tensor>& views_;
   at::Device device_;
   bool poison_;
-  std::map<Value, RowExchange> exchanges_;                                                  // by `expert` where the tokens are
+  std::map<Value, RowExchange> exchanges_;                                               // by `expert` where the tokens are
   std::array<std::map<std::size_t, std::vector<Value>>, kSegments.size()> last_read_;    // values that a node is the last to read
   std::int64_t held_ = 0, peak_ = 0;
 };

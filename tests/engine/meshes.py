@@ -126,3 +126,52 @@ def step_distance(found, expected):
                 assert error == error, (key, m, e)    # not NaN
                 worst = max(worst, error)
     return worst
+
+
+class Against:
+    """One rank's runs, each made once, and what runs on meshes are beside them."""
+
+    def __init__(self, runs):
+        self.runs, self.found, self.worst, self.worst_weights, self.count, self.failed = runs, {}, 0.0, 0.0, 0, []
+
+    # What a kind of models adds.
+    def file(self, model, packing, accumulation):
+        return self.runs.file(model, packing, accumulation)
+
+    def check_one_rank(self, key, expected):
+        """Is the run of one rank one that others can be held against?"""
+
+    def compare_more(self, found, wanted):
+        """Of the metrics: what is said of it, and whether it is good."""
+        return "", True
+
+    def of(self, model, packing, accumulation, *more):
+        key = (str(model), packing, accumulation, more)
+        if key not in self.found:
+            file = self.file(model, packing, accumulation)
+            output = self.runs.train(file, ONE_RANK, *more)
+            self.check_one_rank(key, metrics(output))
+            self.found[key] = file, output
+        return self.found[key]
+
+    def check(self, model, name, on, packing, accumulation, *more):
+        file, expected = self.of(model, packing, accumulation, *more)
+        where = ", ".join((name, model if isinstance(model, str) else "3 heads", packing, f"accumulation {accumulation}", *more))
+        self.count += 1
+        try:
+            output = self.runs.train(file, on, *more)
+        except AssertionError as error:    # the others are still worth seeing
+            _, code, _, stderr = error.args[0]
+            self.failed.append(f"{where}: exit code {code}, {stderr}")
+            print("FAILED", self.failed[-1], flush=True)
+            return None
+        found, wanted = metrics(output), metrics(expected)
+        steps, weights = step_distance(found, wanted), distance(output / "model", expected / "model")
+        self.worst, self.worst_weights = max(self.worst, steps), max(self.worst_weights, weights)
+        said, good = self.compare_more(found, wanted)
+        where += f": steps {steps:.1e}, weights {weights:.1e}{said}"
+        good = good and steps <= STEP_TOLERANCE and weights <= WEIGHT_TOLERANCE
+        print("passed" if good else "FAILED", where, flush=True)
+        if not good:
+            self.failed.append(where)
+        return output

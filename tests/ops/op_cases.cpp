@@ -85,7 +85,8 @@ static at::Tensor random_choice(std::int64_t e, std::int64_t b, std::int64_t s, 
   at::Tensor slot = at::zeros({e, b, s}, at::kLong);
   for (std::int64_t t = 0; t < b * s; ++t)
     for (std::int64_t j = 1; j <= k;) {
-      const auto from = static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)), expert = std::min(from, static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)));
+      const auto from = static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)),
+                 expert = std::min(from, static_cast<std::int64_t>(rng() % static_cast<std::uint64_t>(e - 1)));
       std::int64_t& at = slot.view({e, b * s}).select(0, expert).data_ptr<std::int64_t>()[t];
       if (at == 0) at = j++;
     }
@@ -103,7 +104,8 @@ Call make_call(const OpDef& op, const Case& c, Mode mode, std::uint64_t seed) {
 
   Call call{&op, c.attrs, {}, {}, std::vector<at::Tensor>(n), {}, std::vector<bool>(n)};
   const std::int64_t choices = extent_in(c, "k");
-  const at::Tensor chosen = is_routed(c) ? random_choice(extent_in(c, "e"), extent_in(c, "b"), extent_in(c, "s"), choices, rng) : at::Tensor();
+  const at::Tensor chosen =
+      is_routed(c) ? random_choice(extent_in(c, "e"), extent_in(c, "b"), extent_in(c, "s"), choices, rng) : at::Tensor();
   Types types(n);
   call.in_types.reserve(n);
   const auto extent_of = [&](const std::string& factor) {
