@@ -81,8 +81,13 @@ struct OpDef {
   // Of an op on routed tensors: the same on whole ones [e, b, s, ..], of which what was not chosen is not read and is written as 0. Integer
   // mode and the tests of rules run it: it is what the op means, and the kernel is compared with it.
   void (*meaning)(const Args&) = nullptr;
-  bool exact = false;          // the kernel is exact on int64: integer mode uses it
-  bool in_place = false;       // out[i] may share storage with in[i] of equal type
+  // Of a fused op: the nodes that it stands for, "n = rms_norm x, w {eps}; y = rotate n, cos, sin {inverse=false} -> y" (ops/parts.h). It
+  // is what the op means; rules and placements are checked on the parts, before they are fused.
+  std::string_view parts;
+  bool exact = false;       // the kernel is exact on int64: integer mode uses it
+  bool in_place = false;    // out[i] may share storage with in[i] of equal type
+  bool view = false;        // an output is a part of an operand, or the operands are parts of the output: storage only, the kernel is for
+                            // interpreters
   bool atomic_adds = false;    // on accelerators the kernel adds in no fixed order: its last bits vary, so `deterministic` refuses it there
   Cases cases;
 

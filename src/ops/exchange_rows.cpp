@@ -1,3 +1,5 @@
+#include <ATen/core/Tensor.h>
+
 #include "ops/builder.h"
 
 namespace sheaf {

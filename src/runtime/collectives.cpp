@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "mesh/reshard_plan.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "ops/op_table.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {

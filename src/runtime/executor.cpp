@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "ops/op_table.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"

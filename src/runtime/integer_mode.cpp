@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "ops/parts.h"
 #include "runtime/interpret.h"
 
 namespace sheaf {
@@ -63,6 +64,7 @@ at::Tensor with_row(const at::Tensor& x, const Rule::Factors& factors, const Rul
 void integer_kernel(const OpDef& op, const Rule& rule, const Args& args) {
   if (op.meaning) return op.meaning(args);
   if (op.exact) return op.kernel(args);
+  if (!op.parts.empty()) return run_parts(op, args, integer_kernel, true);
   std::vector<std::size_t> present;
   for (std::size_t i = 0; i < args.in.size(); ++i)
     if (args.in[i].defined()) present.push_back(i);

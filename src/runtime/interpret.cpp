@@ -4,7 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "base/error.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {

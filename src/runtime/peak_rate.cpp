@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {

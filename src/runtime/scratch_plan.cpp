@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "comm/null.h"
 #include "ops/op_table.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/collectives.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"

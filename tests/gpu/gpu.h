@@ -8,7 +8,7 @@
 #include <random>
 
 #include "ops/op_table.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/scratch.h"
 

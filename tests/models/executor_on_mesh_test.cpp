@@ -12,7 +12,7 @@
 #include "comm/rank_threads.h"
 #include "models/model.h"
 #include "passes/pass.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/executor.h"
 #include "runtime/scratch.h"
 #include "support/pieces.h"

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "models/loss.h"
 #include "passes/pass.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 
 namespace sheaf::testing {
 

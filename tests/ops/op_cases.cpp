@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "ops/builder.h"
 #include "ops/routing.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/interpret.h"
 
 namespace sheaf::testing {

@@ -10,7 +10,7 @@
 
 #include "base/text.h"
 #include "ops/simulated_ranks.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 
 using namespace sheaf;
 using namespace sheaf::testing;

@@ -17,7 +17,7 @@
 #include "comm/rank_threads.h"
 #include "mesh/reshard_plan.h"
 #include "ops/op_table.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/scratch.h"
 #include "support/pieces.h"
 

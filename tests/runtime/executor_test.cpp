@@ -14,7 +14,7 @@
 #include "base/text.h"
 #include "ops/builder.h"
 #include "passes/pass.h"
-#include "runtime/aten.h"
+#include "ops/aten.h"
 #include "runtime/interpret.h"
 #include "runtime/scratch.h"
 

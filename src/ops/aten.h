@@ -1,5 +1,5 @@
 #pragma once
-// LibTorch's words for ours. For .cpp files of runtime and of tests.
+// LibTorch's words for ours. For .cpp files.
 #include <ATen/core/Tensor.h>
 
 #include "base/dtype.h"
