@@ -59,6 +59,7 @@ Graph residency(Graph graph, const Options& options);
 Graph lower_reshards(Graph graph, const Options& options);
 Graph bucket(Graph graph, const Options& options);
 Graph dedup_rows(Graph graph, const Options& options);
+Graph narrow_gradients(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

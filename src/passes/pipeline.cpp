@@ -31,6 +31,9 @@ const std::vector<Pass>& training_passes() {
       {"lower_reshards", lower_reshards, "reshards become collectives and local operations", Level::l3},
       // After remove_dead: a dispatch that something else reads too stays as it is.
       {"dedup_rows", dedup_rows, "a token goes once to each rank that holds some of its experts", Level::l3},
+      // After lower_reshards: a reduction is a reader by then. Before flatten: states whose gradients differ in dtype are different groups.
+      {"narrow_gradients", narrow_gradients, "weight gradients of experts keep the 16 bits of their product where nothing is added to them",
+       Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
       // After micro_batches: it needs the accumulators' final form to store them side by side. After lower_reshards: what is stored is the
