@@ -1,6 +1,9 @@
 #include "gpu/gpu.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAFunctions.h>
+
+#include <chrono>
 
 #include "base/error.h"
 
@@ -48,17 +51,36 @@ std::vector<at::Tensor> run_portable(std::string_view name, const std::vector<at
   return out;
 }
 
+const KernelRow* cuda_row(std::string_view name, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs) {
+  return select_kernel(op(name), DeviceKind::cuda, deterministic, attrs, Typed(in).types);
+}
+
 std::vector<at::Tensor> run_row(std::string_view op_name, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
                                 const Attrs& attrs) {
   const OpDef& def = op(op_name);
   const Typed typed(in);
-  const KernelRow* row = select_kernel(def, DeviceKind::cuda, deterministic, attrs, typed.types);
+  const KernelRow* row = cuda_row(op_name, deterministic, in, attrs);
   EXPECT_TRUE(row) << op_name << ": no row";
   if (!row) return run_portable(op_name, in, attrs);
   EXPECT_EQ(row->name, name) << op_name;
   std::vector<at::Tensor> out = outputs(def, in, attrs, typed.types);
+  if (row->tune) {
+    std::vector<at::Tensor> lost;
+    for (const at::Tensor& t : in) lost.push_back(t.defined() ? t.clone() : t);
+    row->tune({lost, out, attrs});
+  }
   row->launch({in, out, attrs});
   return out;
+}
+
+double milliseconds(const std::function<void()>& work) {
+  constexpr int kWarm = 3, kTimes = 20;
+  for (int i = 0; i < kWarm; ++i) work();
+  c10::cuda::device_synchronize();
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < kTimes; ++i) work();
+  c10::cuda::device_synchronize();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count() / kTimes;
 }
 
 }    // namespace sheaf::testing

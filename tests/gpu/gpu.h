@@ -5,10 +5,11 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
 
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/scratch.h"
 
@@ -39,8 +40,13 @@ at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed);
 
 // The op's own kernel on these tensors; outputs as its rule and dtypes say, on the device of the first operand. Absent operands: undefined.
 std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::Tensor>& in, const Attrs& attrs);
-// The row that is chosen on CUDA; fails the test if it is none, or not `name`.
+// The row that CUDA takes for these tensors; nullptr: none.
+const KernelRow* cuda_row(std::string_view op, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs);
+// Runs it, tuned before where it can be; fails the test if there is none, or not one of that name.
 std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
                                 const Attrs& attrs);
+
+// Of one call of `work` among many.
+double milliseconds(const std::function<void()>& work);
 
 }    // namespace sheaf::testing

@@ -8,9 +8,7 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdlib>
-#include <functional>
 
 #include "gpu/routed.h"
 
@@ -43,8 +41,8 @@ class Layer {
     x = given({r_.b, r_.s, h}), dy = given({r_.b, r_.s, h});
     const Operand w_bsk = given({r_.b, r_.s, r_.k}), up = given({r_.experts, 2, m, h}), down = given({r_.experts, h, m});
     const Attrs k = {{"k", Int(r_.k)}};
-    const auto product = [&](const char* rule, const Operand& a, const Operand& b, const char* dtype = "same") {
-      return add("grouped_einsum", {a, b, expert_}, {{"rule", Text(rule)}, {"dtype", Text(dtype)}});
+    const auto product = [&](const char* rule, const Operand& a, const Operand& b) {
+      return add("grouped_einsum", {a, b, expert_}, {{"rule", Text(rule)}, {"dtype", Text("same")}});
     };
     const auto by_row = [&](const char* rule, const Operand& a, const Operand& b) {
       return add("einsum", {a, b}, {{"rule", Text(rule)}, {"dtype", Text("same")}});
@@ -60,9 +58,9 @@ class Layer {
 
     const Operand dz = add("dispatch", {dy, slot}, k), dy_rows = by_row("e b s h, e b s -> e b s h", dz, w);
     add("combine_weights", {by_row("e b s h, e b s h -> e b s", dz, y), slot}, k);
-    product("e b s h, e b s m -> e h m", dy_rows, a, "fp32");
+    product("e b s h, e b s m -> e h m", dy_rows, a);
     const Operand da = product("e b s h, e h m -> e b s m", dy_rows, down), dpair = add("gated_grad", {pair, da}, gate);
-    product("e b s g m, e b s h -> e g m h", dpair, rows, "fp32");
+    product("e b s g m, e b s h -> e g m h", dpair, rows);
     add("combine", {product("e b s g m, e g m h -> e b s h", dpair, up), slot}, k);
 
     std::int64_t scratch = 0;
@@ -142,16 +140,6 @@ TEST_F(MoeLayer, is_captured_in_a_graph) {
   const auto called = layer.results();
   for (std::size_t i = 0; i < called.size(); ++i) EXPECT_TRUE(at::equal(replayed[i], called[i])) << i;
   cudaGraphExecDestroy(program), cudaGraphDestroy(graph);
-}
-
-double milliseconds(const std::function<void()>& work) {
-  constexpr int kWarm = 3, kTimes = 20;
-  for (int i = 0; i < kWarm; ++i) work();
-  c10::cuda::device_synchronize();
-  const auto begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < kTimes; ++i) work();
-  c10::cuda::device_synchronize();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count() / kTimes;
 }
 
 // SHEAF_TIMES=1: a layer of Qwen3-30B-A3B on 16,384 tokens, against the bytes of operands and outputs at the speed of a copy.

@@ -23,5 +23,7 @@ inline FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at:
 std::vector<KernelRow> cuda_moe_rows();
 // grouped_rows.cpp
 std::vector<KernelRow> cuda_grouped_rows();
+// product_rows.cpp
+std::vector<KernelRow> cuda_product_rows();
 
 }    // namespace sheaf
