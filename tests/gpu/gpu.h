@@ -48,5 +48,7 @@ std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool
 
 // Of one call of `work` among many.
 double milliseconds(const std::function<void()>& work);
+// Of a call of a row, with its scratch in a slot as in a run.
+double milliseconds(const KernelRow& row, const std::vector<at::Tensor>& in, std::vector<at::Tensor>& out, const Attrs& attrs);
 
 }    // namespace sheaf::testing

@@ -83,11 +83,7 @@ INSTANTIATE_TEST_SUITE_P(Rules, LtProduct,
                                            Product{"output_gaps", "a k, k b c -> b a c", {24, 40}, {40, 16, 8}},
                                            Product{"operand_gaps", "a k c, k b -> a c b", {24, 40, 3}, {40, 16}},
                                            Product{"odd", "b n, b k -> n k", {33, 7}, {33, 5}},
-                                           Product{"odd_forward", "b s k, n k -> b s n", {1, 61, 129}, {77, 129}},
-                                           Product{"one_row", "b s k, n k -> b s n", {1, 1, 128}, {72, 128}},
-                                           Product{"one_column", "b s k, n k -> b s n", {2, 50, 128}, {1, 128}},
-                                           Product{"rows_times_vector", "b s k, k -> b s", {2, 50, 128}, {128}},
-                                           Product{"outer", "a k, b k -> a b", {40, 1}, {24, 1}}),
+                                           Product{"odd_forward", "b s k, n k -> b s n", {1, 61, 129}, {77, 129}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 using LtProducts = Gpu;
@@ -149,14 +145,6 @@ TEST_F(LtProducts, times) {
                             {"head dx", "t v, v k -> t k", "same", {t, v}, {v, k}},
                             {"head dw", "t v, t k -> v k", "fp32", {t, v}, {t, k}}};
   const auto given = [](const Shape& shape) { return at::randn(shape, at::TensorOptions().dtype(at::kBFloat16).device(kGpu)); };
-  const std::int64_t slot_bytes = std::int64_t{64} << 20;
-  const at::Tensor slot = at::zeros({slot_bytes + 256}, at::TensorOptions().dtype(at::kByte).device(kGpu));
-  const auto in_slot = [&](const KernelRow* row, const std::vector<at::Tensor>& in, std::vector<at::Tensor>& out, const Attrs& attrs) {
-    return milliseconds([&] {
-      const ScratchScope scope(DeviceKind::cuda, static_cast<char*>(slot.data_ptr()) + 256, slot_bytes);
-      row->launch({in, out, attrs});
-    });
-  };
   take_lasting_workspaces(DeviceKind::cuda, 0);
   for (const Timed& p : products) {
     const std::vector<at::Tensor> in = {given(p.x), given(p.y)};
@@ -165,11 +153,11 @@ TEST_F(LtProducts, times) {
     const double flop = flops(op("einsum"), attrs, {&x, &y});
     std::vector<at::Tensor> out = run_row("einsum", "cublasLt, measured", false, in, attrs), out_add = {out[0].clone()};
     std::vector<at::Tensor> lost = {out[0].clone(), in[0].clone(), in[1].clone()}, in_add = {out_add[0], in[0], in[1]};
-    const double measured = in_slot(cuda_row("einsum", false, in, attrs), in, out, attrs);
-    const double guessed = in_slot(cuda_row("einsum", true, in, attrs), in, out, attrs);
+    const double measured = milliseconds(*cuda_row("einsum", false, in, attrs), in, out, attrs);
+    const double guessed = milliseconds(*cuda_row("einsum", true, in, attrs), in, out, attrs);
     const KernelRow* adds = cuda_row("einsum_add", false, in_add, attrs);
     adds->tune({lost, out, attrs});
-    const double added = in_slot(adds, in_add, out_add, attrs);
+    const double added = milliseconds(*adds, in_add, out_add, attrs);
     // The op's own kernel is mm; with fp32 results it is addmm.
     const KernelRow* last = nullptr;
     for (const KernelRow& row : kernel_table())

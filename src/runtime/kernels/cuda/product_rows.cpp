@@ -4,6 +4,7 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "ops/contraction.h"
@@ -13,11 +14,18 @@
 namespace sheaf {
 namespace {
 
+// More than one element along these factors of an operand: a vector is no matrix to the library.
+bool is_long(const Rule::Factors& group, const Rule::Factors& letters, const Shape& shape) {
+  for (std::size_t d = 0; d < letters.size(); ++d)
+    if (shape[d] > 1 && std::find(group.begin(), group.end(), letters[d]) != group.end()) return true;
+  return false;
+}
+
 bool takes_product(const Attrs& attrs, const Type& x, const Type& y, DType result) {
   if (!is_half(x) || y.dtype != x.dtype || (result != x.dtype && result != DType::fp32)) return false;
   if (is_empty(x) || is_empty(y) || x.routed || y.routed) return false;    // of routed rows the host may not know the number beforehand
   const Contraction& c = contraction(attrs);
-  return !c.k.empty() && c.x_only.empty() && c.y_only.empty() && !(c.m.empty() && c.n.empty());    // the last: dot products
+  return c.x_only.empty() && c.y_only.empty() && is_long(c.m, c.x, x.shape) && is_long(c.k, c.x, x.shape) && is_long(c.n, c.y, y.shape);
 }
 bool takes_einsum(const Attrs& attrs, const Types& in) {
   return in.size() == 2 && in[1] && takes_product(attrs, *in[0], *in[1], einsum_dtype(attrs, in, 0));
