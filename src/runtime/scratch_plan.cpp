@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "comm/null.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/collectives.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
