@@ -94,15 +94,15 @@ class Recompute {
       if (v && maker_.contains(v)) largest = std::max(largest, graph_.type(v).bytes());
     return !is_product(node) && made * kShrinks >= largest;
   }
-  // Sums over a factor that two operands have: matrix products, attention.
+  // Sums over a factor that its first operand shares with another: matrix products, attention.
   bool is_product(const Node& node) const {
     const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
-    std::map<std::string, int> operands;
-    for (const Rule::Factors& in : rule.in)
-      for (const std::string& f : std::set(in.begin(), in.end())) ++operands[f];
-    for (const Rule::Factors& out : rule.out)
-      for (const std::string& f : out) operands.erase(f);
-    return std::any_of(operands.begin(), operands.end(), [](const auto& entry) { return entry.second > 1; });
+    const auto has = [](const std::vector<Rule::Factors>& all, std::size_t from, const std::string& f) {
+      return std::any_of(all.begin() + static_cast<std::ptrdiff_t>(from), all.end(),
+                         [&](const Rule::Factors& of) { return std::find(of.begin(), of.end(), f) != of.end(); });
+    };
+    return std::any_of(rule.in[0].begin(), rule.in[0].end(),
+                       [&](const std::string& f) { return has(rule.in, 1, f) && !has(rule.out, 0, f); });
   }
 
   // What the backward reads in place of v.
