@@ -22,6 +22,10 @@ inline __device__ float load(const std::uint16_t* p) { return from_bits(*p); }
 inline __device__ void store(float x, float* p) { *p = x; }
 inline __device__ void store(float x, std::uint16_t* p) { *p = static_cast<std::uint16_t>(to_bits(x)); }
 
+inline __device__ void load(float (&v)[4], const float* p) {
+  const float4 a = *reinterpret_cast<const float4*>(p);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+}
 inline __device__ void load(float (&v)[kWidth], const float* p) {
   const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
