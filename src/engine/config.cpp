@@ -105,6 +105,8 @@ void fields(V& v, RunConfig& c) {
   v("run.expert_plan", c.experts.plan);
   v("run.expert_order", c.experts.order);
   v("run.freeze", c.run.freeze);
+  v("run.tile_rows", c.run.tile_rows);
+  v("run.recompute", c.run.recompute);
   v("optimizer.type", c.optimizer.type);
   v("optimizer.params.lr", c.optimizer.lr);
   v("optimizer.params.betas", c.optimizer.beta1, c.optimizer.beta2);

@@ -26,7 +26,7 @@ struct EvaluatorOptions {
   const Executor* beside = nullptr;
   // On a mesh: this rank, and what `anchor` is told; rows_at_once are those of all ranks together.
   Rank rank;
-  Options placement;
+  Options placement = {.tile_rows = 2048};
 };
 
 class Evaluator {

@@ -15,6 +15,7 @@ struct Call {
   void* scratch = nullptr;
   std::int64_t scratch_bytes = 0;
 
+  bool stored = false;                            // nothing to do: its operands and outputs lie in one another
   std::vector<at::Tensor> gaps;                   // pack in the arena: bytes between members, which must read as zeros
   std::pair<std::int64_t, std::int64_t> owned;    // of the factor that the op owns by index
   const Collective* collective = nullptr;

@@ -15,8 +15,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"
@@ -197,6 +197,7 @@ void Executor::Impl::bind() {
       const NodeMemory& scratch = memory.nodes[static_cast<std::size_t>(s)][n];
       list[n].scratch = static_cast<char*>(arena.data_ptr()) + scratch.scratch_offset;
       list[n].scratch_bytes = scratch.scratch_bytes;
+      list[n].stored = is_stored(graph, memory, *list[n].node);
       if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
     const std::vector<int> waited = waited_at(graph.nodes(s));
@@ -250,7 +251,7 @@ void Executor::Impl::run(Segment segment) {
   dynamic->begin();
   for (std::size_t n = 0; n < list.size(); ++n) {
     Call& call = list[n];
-    if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
+    if (call.stored && call.gaps.empty()) continue;
     const auto begin = std::chrono::steady_clock::now();
     if (side)
       for (const std::size_t other : call.awaits) side->wait_for(other);

@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "comm/null.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/collectives.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
@@ -194,7 +194,7 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
         const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
         if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
         bytes[n] = entry->second;
-      } else if (node.op->name != "pack") {
+      } else if (node.op->name != "pack" && !node.op->view) {    // a copy at most
         Types in;
         for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
         auto found = kinds.find(call_signature(node, in));
