@@ -30,9 +30,7 @@ std::int64_t rms_norm_parts(const NormRows& rows);
 const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const void* x, const void* w, const void* dy, const void* dsum,
                                  const NormRows& rows, void* stream);
 
-// x, y [tokens, heads, d]; cos, sin [tokens, j]: rotates the pairs (i, i + j) of the first 2 j channels, by the negative angle if
-// `inverse`.
-const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens,
-                          std::int64_t heads, std::int64_t d, std::int64_t j, bool inverse, void* stream);
+// y = x rotated, by the negative angle if `inverse`. Of `rows` the type of weights and eps do not matter.
+const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream);
 
 }    // namespace sheaf

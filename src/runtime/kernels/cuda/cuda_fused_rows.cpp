@@ -119,14 +119,22 @@ bool takes_norm_rotate_grad(const Attrs& attrs, const Types& in) {
 void norm_rotate_grad_launch(const Args& a) { launch_norm_grad(a, rotated_rows(a, a.in[3], a.in[4]), nullptr); }
 
 bool takes_rotate(const Attrs& attrs, const Types& in) {
-  const std::int64_t d = in[0]->shape.back(), j = in[1]->shape.back();
-  return is_plain_float(*in[0]) && takes_rotation(attrs, *in[1], *in[2]) && d % 8 == 0 && j % 8 == 0 && !is_empty(*in[0]);
+  return is_plain_float(*in[0]) && !is_empty(*in[0]) && takes_rotation(attrs, *in[1], *in[2]) &&
+         norm_takes(float_type(*in[0]), in[0]->shape.back(), in[1]->shape.back());
 }
 void rotate_launch(const Args& a) {
-  const std::int64_t d = a.in[0].size(-1), tokens = a.in[0].size(0) * a.in[0].size(1);
-  check(rotate_device(a.out[0].data_ptr(), a.in[0].const_data_ptr(), floats(a.in[1]), floats(a.in[2]), float_type(a.in[0]), tokens,
-                      a.in[0].numel() / tokens / d, d, a.in[1].size(-1), a.attrs.flag("inverse"), current_stream()),
-        "rotate");
+  const at::Tensor& x = a.in[0];
+  const std::int64_t tokens = x.size(0) * x.size(1), d = x.size(-1);
+  const NormRows rows{.tokens = tokens,
+                      .heads = x.numel() / (tokens * d),
+                      .d = d,
+                      .type = float_type(x),
+                      .weight_type = float_type(x),
+                      .eps = 0,
+                      .cos = floats(a.in[1]),
+                      .sin = floats(a.in[2]),
+                      .j = a.in[1].size(-1)};
+  check(rotate_device(a.out[0].data_ptr(), x.const_data_ptr(), rows, a.attrs.flag("inverse"), current_stream()), "rotate");
 }
 
 // Activations of a gate, times up.

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kResident<kChunks>)
     norm_grad(T* __restrict__ dx, float* __restrict__ dw_parts, const T* __restrict__ x, const W* __restrict__ w, const T* __restrict__ dy,
               const T* __restrict__ dsum, RowShape s, unsigned items) {
   constexpr int n = kPacked<T>, kRows = kRowsAtATime<kChunks, kRotate>, kStep = kRotate ? 2 : 1;
-  extern __shared__ float sums[];    // [groups, d]
+  extern __shared__ __align__(16) float sums[];    // [groups, d] if there are several
   const int lane = threadIdx.x % s.width, group = threadIdx.x / s.width, groups = blockDim.x / s.width;
   const auto column = [&](int c) { return column_of<T, kRotate>(s, lane, c); };
   float dw[kChunks][n] = {};
@@ -86,16 +86,17 @@ __global__ void __launch_bounds__(kResident<kChunks>)
       }
     }
   }
+  float* const part = dw_parts + std::int64_t{blockIdx.x} * s.d;
+  float* const own = groups > 1 ? sums + group * s.d : part;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c)
-    if (column(c) < s.d)
-#pragma unroll
-      for (int i = 0; i < n; ++i) sums[group * s.d + column(c) + i] = dw[c][i];
+    if (column(c) < s.d) store(dw[c], own + column(c));
+  if (groups == 1) return;
   __syncthreads();
   for (int i = threadIdx.x; i < s.d; i += blockDim.x) {
     float total = 0;
     for (int k = 0; k < groups; ++k) total += sums[k * s.d + i];
-    dw_parts[std::int64_t{blockIdx.x} * s.d + i] = total;
+    part[i] = total;
   }
 }
 
@@ -136,7 +137,7 @@ const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const voi
   const RowShape shape = row_shape(rows);
   const RowLayout layout = row_layout(rows);
   const auto blocks = static_cast<unsigned>(rms_norm_parts(rows));
-  const std::size_t shared = static_cast<std::size_t>(layout.groups()) * static_cast<std::size_t>(rows.d) * sizeof(float);
+  const auto shared = layout.groups() > 1 ? static_cast<std::size_t>(layout.groups() * rows.d) * sizeof(float) : 0;    // at most 32 KiB
   const auto on = static_cast<gpuStream_t>(stream);
   with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
     const auto items = static_cast<unsigned>(items_of(shape, kRowsAtATime<kChunks, kRotate>));

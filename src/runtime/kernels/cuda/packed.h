@@ -52,7 +52,7 @@ __device__ uint4 pack(const float (&v)[kPacked<T>]) {
       const __half2 pair = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
       words[i] = reinterpret_cast<const std::uint32_t&>(pair);
     } else {
-      words[i] = to_bits(v[2 * i], v[2 * i + 1]);
+      words[i] = to_bf16_pair(v[2 * i], v[2 * i + 1]);
     }
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
@@ -60,7 +60,7 @@ __device__ uint4 pack(const float (&v)[kPacked<T>]) {
 
 // The compiler shall not keep in registers what it unpacked from `a` before this line: it unpacks again.
 inline __device__ void forget_unpacked(uint4& a) {
-#if defined(__HIP_PLATFORM_AMD__)
+#if defined(__HIP__)
   asm volatile("" : "+v"(a.x), "+v"(a.y), "+v"(a.z), "+v"(a.w));
 #else
   asm volatile("" : "+r"(a.x), "+r"(a.y), "+r"(a.z), "+r"(a.w));

@@ -1,56 +1,48 @@
-#include "runtime/kernels/cuda/wide.h"
-#include "runtime/kernels/norm_rope.h"
+#include "runtime/kernels/cuda/norm_rows.h"
 
 namespace sheaf {
 namespace {
 
-constexpr int kMaxThreads = 256;
+constexpr int kRows = 4;
 
-// A thread rotates kWidth neighbouring pairs of one head.
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads)
-    turn(T* __restrict__ y, const T* __restrict__ x, const float* __restrict__ cos, const float* __restrict__ sin, std::int64_t count,
-         int heads, int d, int j, float sign) {
-  const int pieces = j / kWidth + (d - 2 * j) / kWidth;    // pairs, then channels that pass
-  const std::int64_t thread = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (thread >= count * pieces) return;
-  const std::int64_t head = thread / pieces, token = head / heads;
-  const int piece = static_cast<int>(thread % pieces), at = piece * kWidth;
-  float a[kWidth], b[kWidth], c[kWidth], s[kWidth];
-  if (at >= j) {
-    const std::int64_t from = head * d + at + j;
-    load(a, x + from);
-    store(a, y + from);
-    return;
-  }
-  load(a, x + head * d + at);
-  load(b, x + head * d + j + at);
-  load(c, cos + token * j + at);
-  load(s, sin + token * j + at);
+__global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
+  constexpr int n = kPacked<T>;
+  const int lane = threadIdx.x % s.width;
+  const RowRun rows = rows_of<kRows, true>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
+  if (rows.count == 0 || column_of<T, true>(s, lane, 0) >= s.d) return;
+  uint4 v[kRows][2];
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    const float u = a[i], v = b[i], t = sign * s[i];
-    a[i] = u * c[i] - v * t;
-    b[i] = v * c[i] + u * t;
-  }
-  store(a, y + head * d + at);
-  store(b, y + head * d + j + at);
+  for (int u = 0; u < kRows; ++u)
+#pragma unroll
+    for (int c = 0; c < 2; ++c)
+      if (u < rows.count) v[u][c] = load_packed(x + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+  float cos[n], sin[n];
+  load_angles(cos, sin, s, rows.token, lane);
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+    if (u < rows.count) {
+      float a[2][n];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) unpack<T>(a[c], v[u][c]);
+      turn(a[0], a[1], cos, sin, sign);
+#pragma unroll
+      for (int c = 0; c < 2; ++c) store_packed(pack<T>(a[c]), y + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+    }
 }
 
 }    // namespace
 
-const char* rotate_device(void* y, const void* x, const float* cos, const float* sin, FloatType type, std::int64_t tokens,
-                          std::int64_t heads, std::int64_t d, std::int64_t j, bool inverse, void* stream) {
-  const std::int64_t threads = tokens * heads * (j / kWidth + (d - 2 * j) / kWidth);
-  const auto blocks = static_cast<unsigned>((threads + kMaxThreads - 1) / kMaxThreads);
-  const auto s = static_cast<gpuStream_t>(stream);
-  const float sign = inverse ? -1.0f : 1.0f;
-  if (type == FloatType::fp32)
-    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<float*>(y), static_cast<const float*>(x), cos, sin, tokens * heads,
-                                        static_cast<int>(heads), static_cast<int>(d), static_cast<int>(j), sign);
+const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream) {
+  const RowShape shape = row_shape(rows);
+  const RowLayout layout = row_layout(rows);
+  const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups());
+  const auto on = static_cast<gpuStream_t>(stream);
+  const float sign = inverse ? -1 : 1;
+  if (rows.type == FloatType::fp32)
+    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
   else
-    turn<<<blocks, kMaxThreads, 0, s>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), cos, sin, tokens * heads,
-                                        static_cast<int>(heads), static_cast<int>(d), static_cast<int>(j), sign);
+    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
   return launch_error();
 }
 
