@@ -5,10 +5,11 @@
 #include <c10/core/InferenceMode.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
 
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/kernels/kernel_table.h"
 #include "runtime/scratch.h"
 
@@ -42,5 +43,13 @@ std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::
 // The row that is chosen on CUDA; fails the test if it is none, or not `name`.
 std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
                                 const Attrs& attrs);
+
+// Of one call of many.
+double milliseconds(const std::function<void()>& work);
+double copied_bytes_per_ms();    // read and written by a copy of 1 GiB; measured and printed once
+// With SHEAF_TIMES=1: prints how long the row takes on these tensors, and which share of a copy's bandwidth the bytes of its operands and
+// outputs come to. Row nullptr: the op's own kernel.
+bool times_wanted();
+void print_time(std::string_view op, const char* row, const std::vector<at::Tensor>& in, const Attrs& attrs);
 
 }    // namespace sheaf::testing
