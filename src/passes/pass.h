@@ -66,6 +66,7 @@ Graph dedup_rows(Graph graph, const Options& options);
 Graph recompute(Graph graph, const Options& options);
 Graph tile(Graph graph, const Options& options);
 Graph fuse(Graph graph, const Options& options);
+Graph narrow_gradients(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

@@ -35,6 +35,9 @@ const std::vector<Pass>& training_passes() {
       {"dedup_rows", dedup_rows, "a token goes once to each rank that holds some of its experts", Level::l3},
       // After lower_reshards: a chunk is one of what a rank holds.
       {"tile", tile, "the head runs in chunks of tokens: logits are never whole", Level::l3},
+      // After lower_reshards: a reduction is a reader by then. Before flatten: states whose gradients differ in dtype are different groups.
+      {"narrow_gradients", narrow_gradients, "weight gradients of experts keep the 16 bits of their product where nothing is added to them",
+       Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
       // After bucket: what a collective stands between is no pattern. After tile: the head's chunks fuse as the whole would.

@@ -45,10 +45,10 @@ TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
   const auto number = [](double x) { return at::full({}, x, at::kFloat); };
   for (const std::int64_t n : {1, 3, 4, 1000003})
     for (const std::int64_t skipped : {0, 1})    // 1: not on 16 bytes
-      for (const bool decoupled : {true, false})
+      for (const auto& [decoupled, g_dtype] : {std::pair(true, at::kFloat), {false, at::kFloat}, {true, at::kBFloat16}})
         for (const double commit : {1.0, 0.0}) {
-          const auto from = [&](std::uint64_t seed) {
-            const at::Tensor all = normal({n + skipped}, at::kFloat, seed);
+          const auto from = [&, g = g_dtype](std::uint64_t seed) {
+            const at::Tensor all = normal({n + skipped}, seed == 4 ? g : at::kFloat, seed);
             return (seed == 3 ? all.abs() : all).narrow(0, skipped, n);    // 3: v
           };
           const std::vector<at::Tensor> in = {from(1),      from(2),     from(3),      from(4),       number(0.7),     number(commit),
@@ -62,7 +62,8 @@ TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
           }
           std::vector<at::Tensor> host_out(host.begin(), host.begin() + 3), device_out(device.begin(), device.begin() + 3);    // in place
           std::vector<Type> storage;
-          for (const at::Tensor& t : in) storage.push_back({DType::fp32, t.sizes().vec(), {}});
+          for (const at::Tensor& t : in)
+            storage.push_back({t.scalar_type() == at::kFloat ? DType::fp32 : DType::bf16, t.sizes().vec(), {}});
           Types types;
           for (const Type& t : storage) types.push_back(&t);
           const KernelRow* cpu = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, types);
@@ -75,6 +76,21 @@ TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
                 << "output " << i << " n " << n << " decoupled " << decoupled << " commit " << commit << " off by "
                 << relative_error(device_out[i], host_out[i]);
         }
+}
+
+using SumsqKernel = Gpu;
+
+// fp32 sums of parts: a few units of 6e-8 each. The same bits every time.
+TEST_F(SumsqKernel, equals_the_sum_in_fp64_and_repeats_bit_for_bit) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const std::int64_t n : {1, 7, 8, 2049, 5'000'003})
+      for (const std::int64_t skipped : {0, 1}) {    // 1: not on 16 bytes
+        const at::Tensor all = normal({n + skipped}, dtype, 1), x = all.to(kGpu).narrow(0, skipped, n);
+        const double exact = all.narrow(0, skipped, n).to(at::kDouble).square().sum().item<double>();
+        const auto got = run_row("sumsq", "sheaf", true, {x}, {});
+        EXPECT_NEAR(got[0].item<double>(), exact, 1e-6 * exact) << n << " from " << skipped;
+        EXPECT_TRUE(at::equal(got[0], run_row("sumsq", "sheaf", true, {x}, {})[0]));
+      }
 }
 
 using EmbeddingGradKernel = Gpu;

@@ -60,6 +60,29 @@ TEST(AdamwRow, equals_the_op_in_place_and_not) {
         }
 }
 
+TEST(AdamwRow, takes_a_gradient_in_bf16) {
+  for (const bool decoupled : {true, false}) {
+    std::vector<at::Tensor> in = adamw_inputs(1003, 1), wide = in, want, got;
+    in[3] = in[3].to(at::kBFloat16), wide[3] = in[3].to(at::kFloat);
+    TypesOf types(DType::fp32, in);
+    types.storage[3].dtype = DType::bf16;
+    const Attrs attrs = adamw_attrs(decoupled);
+    const KernelRow* row = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, types.types);
+    ASSERT_TRUE(row);
+    std::vector<at::Tensor> of_op;
+    for (auto* list : {&want, &got, &of_op})
+      for (std::size_t i = 0; i < 3; ++i) list->push_back(at::full({1003}, 9.0, at::kFloat));
+    row->launch({wide, want, attrs});
+    row->launch({in, got, attrs});
+    op("adamw").kernel({in, of_op, attrs});
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_TRUE(at::equal(want[i], got[i])) << "output " << i;
+      // The square root, as above.
+      EXPECT_LE(of_op[i].sub(got[i]).norm().item<double>(), 1e-7 * got[i].norm().item<double>()) << "output " << i;
+    }
+  }
+}
+
 TEST(AdamwRow, leaves_other_dtypes_to_the_op) {
   EXPECT_FALSE(select_kernel(op("adamw"), DeviceKind::cpu, true, adamw_attrs(true), TypesOf(DType::fp64, adamw_inputs(4, 1)).types));
 }
@@ -74,6 +97,17 @@ TEST(SumsqRow, is_right_for_many_elements) {
   row->launch(Args{in, out, Attrs{}});
   const double exact = in[0].to(at::kDouble).square().sum().item<double>();
   EXPECT_NEAR(out[0].item<double>(), exact, 3e-7 * exact);
+}
+
+TEST(SumsqRow, sums_bf16_in_fp32) {
+  const std::vector<at::Tensor> in = {at::randn({1'000'001}, at::kBFloat16)};
+  const KernelRow* row = select_kernel(op("sumsq"), DeviceKind::cpu, true, {}, TypesOf(DType::bf16, in).types);
+  ASSERT_TRUE(row);
+  std::vector<at::Tensor> out = {at::full({}, 0.0, at::kFloat)};
+  row->launch(Args{in, out, Attrs{}});
+  const double exact = in[0].to(at::kDouble).square().sum().item<double>();
+  // Squares of bf16 numbers have few bits: the roundings of their sums lean to one side, 1.4e-6 in blocks of this size.
+  EXPECT_NEAR(out[0].item<double>(), exact, 4e-6 * exact);
 }
 
 TEST(SelectKernel, never_takes_atomic_adds_where_determinism_is_asked_for) {

@@ -1,6 +1,9 @@
 #pragma once
-// The update of op adamw over one flat fp32 group, in place: a device kernel and its portable twin, the same operations in the same order.
+// The update of op adamw over one flat group, in place: a device kernel and its portable twin, the same operations in the same order.
+// States are fp32; a gradient may be bf16.
 #include <cstdint>
+
+#include "runtime/kernels/float_type.h"
 
 namespace sheaf {
 
@@ -14,12 +17,17 @@ struct AdamwScalars {
   const float *factor, *commit, *lr, *beta1, *beta2, *bias1, *bias2;
 };
 
-// w, m, v, g do not overlap.
-void adamw_portable(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+struct AdamwGradient {
+  const void* data;
+  FloatType type;
+};
+
+// Elements [begin, end). w, m, v, g do not overlap.
+void adamw_portable(float* w, float* m, float* v, AdamwGradient g, std::int64_t begin, std::int64_t end, const AdamwScalars& scalars,
                     const AdamwSettings& settings);
 
 // cuda/adamw.cu. Nothing but a launch on `stream` (a cudaStream_t); returns the run-time library's error text, nullptr if all is well.
-const char* adamw_device(float* w, float* m, float* v, const float* g, std::int64_t n, const AdamwScalars& scalars,
+const char* adamw_device(float* w, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
                          const AdamwSettings& settings, void* stream);
 
 }    // namespace sheaf

@@ -11,6 +11,7 @@
 #include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/embedding_grad.h"
 #include "runtime/kernels/rows.h"
+#include "runtime/kernels/sumsq.h"
 
 namespace sheaf {
 namespace {
@@ -33,6 +34,14 @@ void wide_product(const Args& a) {
 void adamw_launch(const Args& a) {
   const AdamwCall c(a);
   check(adamw_device(c.w, c.m, c.v, c.g, c.n, c.scalars, c.settings, current_stream()), "adamw");
+}
+
+bool takes_sumsq(const Attrs&, const Types& in) { return is_plain_float(*in[0]); }
+void sumsq_launch(const Args& a) {
+  const at::Tensor parts = at::empty({kSumsqParts}, a.out[0].options());
+  check(sumsq_device(a.out[0].data_ptr<float>(), parts.data_ptr<float>(), a.in[0].const_data_ptr(), float_type(a.in[0]), a.in[0].numel(),
+                     current_stream()),
+        "sumsq");
 }
 
 // Sorted by id, stably: each id's rows are summed in the order of the tokens by one thread per column, so the bits are always the same.
@@ -72,6 +81,7 @@ std::vector<KernelRow> cuda_rows() {
        .launch = cudnn_attention_grad_deterministic},
       {.op = "einsum", .device = cuda, .name = "fp32 out", .takes = takes_wide_product, .launch = wide_product},
       {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
+      {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},
   };
   // Before the others: "fp32 out" would take einsums that go row by row.
   for (const std::vector<KernelRow>& more : {cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
