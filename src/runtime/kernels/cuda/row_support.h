@@ -23,5 +23,7 @@ inline FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at:
 std::vector<KernelRow> cuda_moe_rows();
 // grouped_rows.cpp
 std::vector<KernelRow> cuda_grouped_rows();
+// host_rows.cpp
+std::vector<KernelRow> cuda_host_rows();
 
 }    // namespace sheaf
