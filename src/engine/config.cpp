@@ -83,6 +83,7 @@ void fields(V& v, RunConfig& c) {
   v("run.log_every", c.run.log_every);
   v("run.timeout_s", c.run.timeout_s);
   v("run.deterministic", c.run.deterministic);
+  v("run.cuda_graphs", c.run.cuda_graphs);
   v("run.device", c.run.device);
   v("run.nproc", c.run.nproc);
   v("train_batch_size", c.batch.global);

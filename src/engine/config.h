@@ -44,6 +44,7 @@ struct RunOptions {
   std::int64_t log_every = 1;
   double timeout_s = 0;
   std::optional<bool> deterministic;    // none: the device's default
+  std::optional<bool> cuda_graphs;      // none: where possible
   std::string device;                   // "cpu", "cuda", or "" to choose
   std::int64_t nproc = 1;
   std::vector<std::string> freeze;    // patterns of parameters that are not trained

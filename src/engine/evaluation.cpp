@@ -33,11 +33,13 @@ Evaluator::Evaluator(const Json& model, const std::string& where, const RowSet& 
     : rows_(rows),
       rows_at_once_(rows_of_batch(rows, options)),
       rank_(options.rank),
-      executor_(scoring_graph(model, where, rows, rows_at_once_, options), {.device = options.device,
-                                                                            .device_index = options.rank.device_index,
-                                                                            .deterministic = options.deterministic,
-                                                                            .beside = options.beside,
-                                                                            .transport = options.rank.transport}),
+      executor_(scoring_graph(model, where, rows, rows_at_once_, options),
+                {.device = options.device,
+                 .device_index = options.rank.device_index,
+                 .deterministic = options.deterministic,
+                 .beside = options.beside,
+                 .transport = options.rank.transport,
+                 .cuda_graphs = options.cuda_graphs ? std::nullopt : std::optional(false)}),
       buffers_(rows, executor_) {
   nll_.resize(static_cast<std::size_t>(num_elements(executor_.local_shape(executor_.graph().find(kScores)))));
 }

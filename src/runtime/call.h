@@ -23,6 +23,7 @@ struct Call {
   bool dynamic = false;               // has rows that are known only when the router has decided (runtime/dynamic_rows.h)
 
   std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }
+  bool launches() const { return !stored || !gaps.empty(); }    // false: storage only
   void launch() {
     const Args args{in, out, node->attrs, owned.first, owned.second};
     if (row)

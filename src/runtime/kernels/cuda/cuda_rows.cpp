@@ -1,5 +1,5 @@
-// The CUDA rows, in order of preference. All are capture-safe: no host read, no allocation but from their slot once plans and handles
-// exist.
+// The CUDA rows, in order of preference. All but those of host_rows.cpp are capture-safe: no host read, no allocation but from their slot
+// once plans and handles exist.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
@@ -86,6 +86,7 @@ std::vector<KernelRow> cuda_rows() {
   // Before the others: "fp32 out" would take einsums that go row by row.
   for (const std::vector<KernelRow>& more : {cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
     rows.insert(rows.begin(), more.begin(), more.end());
+  for (const KernelRow& last : cuda_host_rows()) rows.push_back(last);
   return rows;
 }
 

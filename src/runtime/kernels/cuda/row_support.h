@@ -30,5 +30,7 @@ std::vector<KernelRow> cuda_fused_rows();
 std::vector<KernelRow> cuda_moe_rows();
 // grouped_rows.cpp
 std::vector<KernelRow> cuda_grouped_rows();
+// host_rows.cpp
+std::vector<KernelRow> cuda_host_rows();
 
 }    // namespace sheaf
