@@ -59,6 +59,9 @@ class Transport {
   // Returns when what this rank has launched on the calling thread's stream is done. Nothing to do where calls return when they are done.
   virtual void wait() {}
 
+  // Whether calls return at once and do their work in the order of the calling thread's stream, which may be under capture.
+  virtual bool in_stream_order() const { return false; }
+
   // For bytes on the host: this transport, unless it carries device memory only.
   virtual Transport& host() { return *this; }
 

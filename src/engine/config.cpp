@@ -83,6 +83,7 @@ void fields(V& v, RunConfig& c) {
   v("run.log_every", c.run.log_every);
   v("run.timeout_s", c.run.timeout_s);
   v("run.deterministic", c.run.deterministic);
+  v("run.cuda_graphs", c.run.cuda_graphs);
   v("run.device", c.run.device);
   v("run.nproc", c.run.nproc);
   v("train_batch_size", c.batch.global);
@@ -105,6 +106,8 @@ void fields(V& v, RunConfig& c) {
   v("run.expert_plan", c.experts.plan);
   v("run.expert_order", c.experts.order);
   v("run.freeze", c.run.freeze);
+  v("run.tile_rows", c.run.tile_rows);
+  v("run.recompute", c.run.recompute);
   v("optimizer.type", c.optimizer.type);
   v("optimizer.params.lr", c.optimizer.lr);
   v("optimizer.params.betas", c.optimizer.beta1, c.optimizer.beta2);

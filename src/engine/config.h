@@ -44,9 +44,12 @@ struct RunOptions {
   std::int64_t log_every = 1;
   double timeout_s = 0;
   std::optional<bool> deterministic;    // none: the device's default
+  std::optional<bool> cuda_graphs;      // none: where possible
   std::string device;                   // "cpu", "cuda", or "" to choose
   std::int64_t nproc = 1;
   std::vector<std::string> freeze;    // patterns of parameters that are not trained
+  std::int64_t tile_rows = 0;         // tokens that the head works on at once; 0: all
+  std::string recompute;              // none, selective, block
   bool operator==(const RunOptions&) const = default;
 };
 

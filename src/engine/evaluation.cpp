@@ -20,7 +20,7 @@ static Graph scoring_graph(const Json& model, const std::string& where, const Ro
   const ModelShape shape{.rows = at_once, .seq_len = rows.seq_len(), .documents = rows.documents()};
   Graph graph = build_model(model, shape, options.compute, Mode::score, where);
   std::vector<Pass> passes;
-  for (const char* name : {"anchor", "propagate", "remove_dead", "lower_reshards"}) passes.push_back(find_pass(name));
+  for (const char* name : {"anchor", "propagate", "remove_dead", "lower_reshards", "tile", "fuse"}) passes.push_back(find_pass(name));
   return RunPasses{}(std::move(graph), passes, options.placement);
 }
 
@@ -33,11 +33,13 @@ Evaluator::Evaluator(const Json& model, const std::string& where, const RowSet& 
     : rows_(rows),
       rows_at_once_(rows_of_batch(rows, options)),
       rank_(options.rank),
-      executor_(scoring_graph(model, where, rows, rows_at_once_, options), {.device = options.device,
-                                                                            .device_index = options.rank.device_index,
-                                                                            .deterministic = options.deterministic,
-                                                                            .beside = options.beside,
-                                                                            .transport = options.rank.transport}),
+      executor_(scoring_graph(model, where, rows, rows_at_once_, options),
+                {.device = options.device,
+                 .device_index = options.rank.device_index,
+                 .deterministic = options.deterministic,
+                 .beside = options.beside,
+                 .transport = options.rank.transport,
+                 .cuda_graphs = options.cuda_graphs ? std::nullopt : std::optional(false)}),
       buffers_(rows, executor_) {
   nll_.resize(static_cast<std::size_t>(num_elements(executor_.local_shape(executor_.graph().find(kScores)))));
 }

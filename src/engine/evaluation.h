@@ -22,11 +22,12 @@ struct EvaluatorOptions {
   DeviceKind device = DeviceKind::cpu;
   bool deterministic = true;
   std::int64_t rows_at_once = 1;
+  bool cuda_graphs = true;    // where they are possible
   // A training step on the same device: its weights are scored where they lie, without a copy.
   const Executor* beside = nullptr;
   // On a mesh: this rank, and what `anchor` is told; rows_at_once are those of all ranks together.
   Rank rank;
-  Options placement;
+  Options placement = {.tile_rows = 2048};
 };
 
 class Evaluator {

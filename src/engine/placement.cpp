@@ -102,6 +102,8 @@ void check_degrees(const RunConfig& run, const ModelConfig& model) {
 void set_placement(Options& options, const RunConfig& run, const Json& config, const ModelConfig& model) {
   const ParallelConfig& p = run.parallel;
   check_experts(run, model);
+  options.tile_rows = run.run.tile_rows;
+  options.recompute = run.run.recompute;
   if (p.ranks == 1) return;
   check_degrees(run, model);
   std::vector<std::int64_t> cuts = {head_cut(model, p)};

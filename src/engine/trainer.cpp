@@ -171,9 +171,11 @@ class Run {
         config_(in.config),
         rank_(rank),
         batches_(in.corpus->batches(config_.batch.global, config_.data.shuffle, static_cast<std::uint64_t>(config_.run.seed))),
-        executor_(
-            in.step,
-            {.device = in.device, .device_index = rank.device_index, .deterministic = in.deterministic(), .transport = rank.transport}) {
+        executor_(in.step, {.device = in.device,
+                            .device_index = rank.device_index,
+                            .deterministic = in.deterministic(),
+                            .transport = rank.transport,
+                            .cuda_graphs = in.config.run.cuda_graphs}) {
     build();
     const Json same = identity(config_, *in.corpus);
     const std::string checkpoints = config_.run.output + "/checkpoints";
@@ -252,6 +254,7 @@ class Run {
                                           .device = in_.device,
                                           .deterministic = in_.deterministic(),
                                           .rows_at_once = config_.batch.micro * config_.parallel.dp,
+                                          .cuda_graphs = config_.run.cuda_graphs != false,
                                           .beside = &executor_,
                                           .rank = rank_,
                                           .placement = placement});
@@ -280,6 +283,7 @@ class Run {
         in_.corpus->rows().count(), config_.data.seq_len, config_.batch.global, config_.batch.accumulation, config_.batch.micro,
         human_bytes(static_cast<double>(executor_.planned_bytes())), human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
         human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
+    if (const std::string graphs = executor_.graphs(); !graphs.empty()) log_->say(graphs);
     if (rank_.count > 1)
       for (const std::string& line : plan_summary(graph, executor_.memory())) log_->say(line);
     if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));

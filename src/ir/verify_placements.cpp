@@ -143,7 +143,8 @@ void verify_placements(const Graph& graph) {
       if (of_packs)
         for (const Value v : node.out)
           if (!graph.type(v).shape.empty()) packed[static_cast<std::size_t>(v.id)] = true;
-      if (of_packs || is_move(*node.op) || exchanges_rows(*node.op)) continue;
+      // A fused op's parts were checked before they were fused, and what a chunk is on a mesh no rule says (verify_moves).
+      if (of_packs || is_move(*node.op) || exchanges_rows(*node.op) || !node.op->parts.empty() || node.op->view) continue;
       if (node.op->name != "set" && node.op->name != "accumulate") {
         NodeCheck(graph, node).run();
         continue;
@@ -219,6 +220,11 @@ void verify_moves(const Graph& graph) {
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
       if (exchanges_rows(*node.op)) verify_exchange(graph, node);
+      if (node.op->name == "chunk" || node.op->name == "unchunk")
+        for (const Value v : node.in)
+          SHEAF_CHECK(same(graph.type(v).placement, graph.type(node.out[0]).placement), "{}: {} lies at {}, {} at {}", node.op->name,
+                      name_of(graph, v), print(graph.type(v), graph.mesh), name_of(graph, node.out[0]),
+                      print(graph.type(node.out[0]), graph.mesh));
       if (!is_move(*node.op)) continue;
       SHEAF_CHECK(node.op->name != "reshard", "{} is a reshard: it was to be lowered", name_of(graph, node.out[0]));
       for (std::size_t i = 0; i < node.out.size(); ++i) {

@@ -46,6 +46,9 @@ bool can_join(const Node& node) {
   return false;
 }
 
+// Of a pack: one that is larger fills the device as well in two, and gradients of a pack take their place with the first of them.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 26;
+
 class Flatten {
  public:
   explicit Flatten(Graph& graph) : graph_(graph) {}
@@ -101,7 +104,12 @@ class Flatten {
 
   // Nodes of one op, one after the other and none of the other's result, in groups: the same call, and operands of the same packs.
   void run_of(const std::vector<Node>& nodes) {
-    std::vector<std::pair<std::string, std::vector<Node>>> groups;
+    struct Group {
+      std::string key;
+      std::vector<Node> members;
+      std::int64_t elements;
+    };
+    std::vector<Group> groups;
     for (const Node& node : nodes) {
       std::string key = fmt::format("alone {}", groups.size());
       if (joins(node)) {
@@ -109,10 +117,16 @@ class Flatten {
         for (std::size_t i = 0; i < node.in.size(); ++i)
           if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
-      const auto found = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
-      found == groups.end() ? void(groups.push_back({key, {node}})) : found->second.push_back(node);
+      const std::int64_t elements = joins(node) ? graph_.local_elements(a_tensor_of(node)) : 0;
+      const auto last = std::find_if(groups.rbegin(), groups.rend(), [&](const Group& g) { return g.key == key; });
+      if (last == groups.rend() || last->elements + elements > kMostElements) {
+        groups.push_back({key, {node}, elements});
+      } else {
+        last->members.push_back(node);
+        last->elements += elements;
+      }
     }
-    for (const auto& [key, members] : groups) {
+    for (const auto& [key, members, elements] : groups) {
       if (members.size() > 1) {
         join(members);
         continue;

@@ -26,6 +26,10 @@ struct Options {
   std::string expert_order;
   // micro_batches
   std::int64_t num_micro_batches = 1;
+  // tile: tokens of a rank that the head works on at once; 0: all
+  std::int64_t tile_rows = 0;
+  // recompute: none, selective, block
+  std::string recompute = "none";
   // bucket: elements of a collective at most; 0: every tensor on its own
   std::int64_t gather_bucket = 0, reduce_bucket = 0, update_bucket = 0;
 
@@ -59,6 +63,9 @@ Graph residency(Graph graph, const Options& options);
 Graph lower_reshards(Graph graph, const Options& options);
 Graph bucket(Graph graph, const Options& options);
 Graph dedup_rows(Graph graph, const Options& options);
+Graph recompute(Graph graph, const Options& options);
+Graph tile(Graph graph, const Options& options);
+Graph fuse(Graph graph, const Options& options);
 Graph narrow_gradients(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 

@@ -23,6 +23,8 @@ const std::vector<Pass>& training_passes() {
       {"propagate", propagate, "every value gets its placement, from those of states and inputs; reshards where placements disagree",
        Level::l2},
       {"remove_dead", remove_dead, "removes nodes that nothing needs"},
+      // Before residency: what is computed again reads gathers of the backward. After propagate: a clone lies where its original does.
+      {"recompute", recompute, "the backward computes again what is not worth keeping"},
       // Before micro_batches: it reads where the forward ends off the body.
       {"residency", residency, "the backward gathers states anew: a gathered copy lives for the forward or the backward of a micro-batch"},
       // After optimize: the epilogue reads accumulators, which for M = 1 become the values themselves.
@@ -31,11 +33,15 @@ const std::vector<Pass>& training_passes() {
       {"lower_reshards", lower_reshards, "reshards become collectives and local operations", Level::l3},
       // After remove_dead: a dispatch that something else reads too stays as it is.
       {"dedup_rows", dedup_rows, "a token goes once to each rank that holds some of its experts", Level::l3},
+      // After lower_reshards: a chunk is one of what a rank holds.
+      {"tile", tile, "the head runs in chunks of tokens: logits are never whole", Level::l3},
       // After lower_reshards: a reduction is a reader by then. Before flatten: states whose gradients differ in dtype are different groups.
       {"narrow_gradients", narrow_gradients, "weight gradients of experts keep the 16 bits of their product where nothing is added to them",
        Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
+      // After bucket: what a collective stands between is no pattern. After tile: the head's chunks fuse as the whole would.
+      {"fuse", fuse, "nodes that a fused op names become one node", Level::l3},
       // After micro_batches: it needs the accumulators' final form to store them side by side. After lower_reshards: what is stored is the
       // rank's piece.
       {"flatten", flatten, "elementwise ops of the epilogue run once per group of states, over flat storage"},
@@ -100,6 +106,8 @@ static void visit(V&& v, auto& options) {
   v("expert_plan", options.expert_plan);
   v("expert_order", options.expert_order);
   v("num_micro_batches", options.num_micro_batches);
+  v("tile_rows", options.tile_rows);
+  v("recompute", options.recompute);
   v("gather_bucket", options.gather_bucket);
   v("reduce_bucket", options.reduce_bucket);
   v("update_bucket", options.update_bucket);

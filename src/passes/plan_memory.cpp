@@ -1,5 +1,5 @@
 // Storage is decided in four steps, each on *buffers* (sets of values that share bytes):
-//   1 packs      members lie one after the other in the pack's buffer
+//   1 packs      members lie one after the other in the pack's buffer, chunks in the tensor that they are of
 //   2 set        the producer of a value writes into the target of its `set`
 //   3 in place   an op writes over an operand that nothing reads any more
 //   4 offsets    persistent buffers in order; arena buffers by size, largest first, each at the lowest free offset in its lifetime
@@ -66,6 +66,7 @@ class Planner {
 
   MemoryPlan run(const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch, const SharedStorage& shared) {
     place_packs();
+    place_views();
     share_with_targets();
     share_in_place();
     MemoryPlan plan;
@@ -97,6 +98,26 @@ class Planner {
       }
       buffers_[pack].persistent = persistent;
       is_pack_[pack] = true;
+    }
+  }
+
+  // A chunk lies in its tensor, chunks side by side in the tensor that they make: where they are one block of what a rank holds.
+  void place_views() {
+    for (const Event& event : events_) {
+      const Node& node = *event.node;
+      if (!node.op->view || !is_one_block(graph_, node)) continue;
+      const bool cuts = node.op->name == "chunk";
+      const std::size_t whole = id(cuts ? node.in[0] : node.out[0]);
+      if (is_dynamic(whole)) continue;
+      const Values& parts = cuts ? node.out : node.in;
+      const auto is_free = [&](Value part) { return root_[id(part)] == id(part) && !buffers_[id(part)].persistent; };
+      if (!std::all_of(parts.begin(), parts.end(), is_free)) continue;
+      std::int64_t offset = cuts ? node.attrs.integer("index") * graph_.local_bytes(node.out[0]) : 0;
+      for (const Value part : parts) {
+        root_[id(part)] = whole, shift_[id(part)] = offset;
+        offset += graph_.local_bytes(part);
+      }
+      is_pack_[whole] |= !cuts;
     }
   }
 
@@ -300,6 +321,26 @@ class Planner {
 };
 
 }    // namespace
+
+bool is_one_block(const Graph& graph, const Node& chunk) {
+  const bool cuts = chunk.op->name == "chunk";
+  const Value whole = cuts ? chunk.in[0] : chunk.out[0];
+  return chunk.attrs.integer("s") == 1 || graph.local_type(whole).shape[0] == chunk.attrs.integer("b");
+}
+
+bool is_stored(const Graph& graph, const MemoryPlan& plan, const Node& node) {
+  if (node.op->name == "pack") return true;
+  if (!node.op->view) return false;
+  const bool cuts = node.op->name == "chunk";
+  const Place whole = plan.places[static_cast<std::size_t>((cuts ? node.in[0] : node.out[0]).id)];
+  std::int64_t offset = whole.offset + (cuts ? node.attrs.integer("index") * graph.local_bytes(node.out[0]) : 0);
+  for (const Value part : cuts ? node.out : node.in) {
+    const Place place = plan.places[static_cast<std::size_t>(part.id)];
+    if (place.block != whole.block || place.offset != offset) return false;
+    offset += graph.local_bytes(part);
+  }
+  return true;
+}
 
 bool communicates(const Node& node) { return is_move(*node.op) && node.op->name != "slice" && node.op->name != "to_partial"; }
 

@@ -7,8 +7,8 @@
 //
 // One sweep in program order; a placement is written once. For a node:
 //   1  Its operands offer their shards to its factors: what lies already as the gradient of a state is to lie, then sharded states, then
-//   the
-//      operand of most bytes, then the first. An atom goes to one factor, a factor takes one operand's atoms.
+//      the operand of most bytes, then the first. An atom goes to one factor, a factor takes one operand's atoms, and those by which
+//      another is cut more finely: what has more of the tokens is sliced, which is free.
 //   2  An atom on a dim that must be whole is displaced: it lands on the next factor of that operand that it divides, dims behind it first.
 //      So tokens over sp become heads at attention. At the outputs it returns home.
 //   3  A partial passes where the rule says so (linear, add); otherwise it is reduced, onto whatever shard the op wants.
@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -127,7 +128,9 @@ class Propagation {
       if (!node.in[i]) continue;
       Placement wanted = a.at(rule.in[p]);
       if (a.passes[p]) wanted.partial = a.passing & ~sharded(wanted);
-      node.in[i] = moved_to(node.in[i], wanted, fmt::format("{} {}", node.op->name, operand_name(*node.op, i)));
+      const std::string why = fmt::format("{} {}", node.op->name, operand_name(*node.op, i));
+      refuse_idle_gather(node, i, wanted, a, why);
+      node.in[i] = moved_to(node.in[i], wanted, why);
       ++p;
     }
     for (std::size_t o = 0; o < node.out.size(); ++o) {
@@ -212,17 +215,20 @@ class Propagation {
     std::vector<Displaced> displaced;
     take_routing(node, rule, a);
     take_preferred(node, rule, operands, a);
+    std::set<std::string> settled;
+    for (const auto& [factor, atoms] : a.of) settled.insert(factor);
     for (const std::size_t p : order)
       for (std::size_t d = 0; d < rule.in[p].size(); ++d) {
         const std::string& factor = rule.in[p][d];
         const Atoms& atoms = placement(operands[p]).dims[d];
         if (rule.is_full(factor)) {
           for (const Atom atom : atoms) displaced.push_back({p, d, atom});
-        } else if (!a.of.contains(factor)) {
-          Atoms taken;
-          for (const Atom atom : atoms)
-            if (!(a.used & bit(atom))) taken.push_back(atom), a.used |= bit(atom);
-          if (!taken.empty()) a.of[factor] = taken;
+        } else if (Atoms& taken = a.of[factor];
+                   std::equal(taken.begin(), taken.end(), atoms.begin(),
+                              atoms.begin() + static_cast<std::ptrdiff_t>(std::min(taken.size(), atoms.size()))) &&
+                   !settled.contains(factor)) {
+          for (std::size_t i = taken.size(); i < atoms.size(); ++i)
+            if (!(a.used & bit(atoms[i]))) taken.push_back(atoms[i]), a.used |= bit(atoms[i]);
         }
       }
     for (const auto& [p, dim, atom] : displaced)
@@ -366,18 +372,41 @@ class Propagation {
     return p;
   }
 
+  static constexpr std::int64_t kLarge = std::int64_t{64} << 20;    // bytes: what is smaller (norms, biases) may travel unasked
+
   // A plan that cuts a weight along a dim which must be whole would send all of it in every step.
   void refuse_whole_weight(Value v, const Placement& wanted, const std::string& why) const {
-    constexpr std::int64_t kLarge = std::int64_t{64} << 20;    // bytes: smaller ones (norms, biases) may travel
     const std::uint32_t gathered = sharded(placement(v)) & ~sharded(wanted);
     if (graph_[v].kind != ValueKind::state || gathered == 0 || graph_.type(v).bytes() < kLarge) return;
-    Atoms over;
-    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
-      if (gathered >> a & 1) over.push_back(static_cast<Atom>(a));
     user_error(
         "@{} ({} MiB) would be gathered whole {} in every step, for {}: the tensor-parallel plan cuts it where that op needs all of it; "
         "give it another style",
-        graph_[v].name, graph_.type(v).bytes() >> 20, axes_of(graph_.mesh, over), why);
+        graph_[v].name, graph_.type(v).bytes() >> 20, over(gathered), why);
+  }
+
+  // An operand is gathered because the op is cut by those atoms elsewhere (a weight of the plan, heads in place of tokens), or because its
+  // tokens meet experts. Without either nobody asked for it: all ranks of the atoms would do the same work.
+  void refuse_idle_gather(const Node& node, std::size_t i, const Placement& wanted, const Assignment& a, const std::string& why) const {
+    const Value v = node.in[i];
+    const std::uint32_t idle = sharded(placement(v)) & ~sharded(wanted) & ~a.used;
+    if (graph_[v].kind == ValueKind::state || idle == 0 || node.op == &op(OpId::route)) return;
+    for (std::size_t j = 0; j < node.in.size(); ++j)
+      if (node.in[j] && operand_name(*node.op, j) == "slot") return;
+    const std::int64_t bytes =
+        num_elements(largest_local_shape(graph_.type(v).shape, wanted, graph_.mesh)) * size_bytes(graph_.type(v).dtype);
+    if (bytes < kLarge) return;
+    user_error(
+        "{} : {} would be gathered {} ({} MiB on every rank) in every step, for {}, which all of those ranks would then do alike: the "
+        "tensor-parallel plan cuts a dim that this op needs whole and leaves it no other to cut; give the layer before it another style, "
+        "or "
+        "cut less",
+        name_of(graph_, v), print(graph_.type(v), graph_.mesh), over(idle), bytes >> 20, why);
+  }
+  std::string over(std::uint32_t atoms) const {
+    Atoms list;
+    for (std::size_t a = 0; a < graph_.mesh.atoms.size(); ++a)
+      if (atoms >> a & 1) list.push_back(static_cast<Atom>(a));
+    return axes_of(graph_.mesh, list);
   }
 
   // The value where it is wanted: itself, what another reshard made of it, or a new one. A copy of `wanted`: it may be the graph's, whose

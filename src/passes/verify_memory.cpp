@@ -14,10 +14,10 @@ struct Live {
   int from, to;               // time
 };
 
-// Packs overlap their members; an output of an in-place op may overlap the operand it takes the place of.
+// Packs overlap their members, chunks what they are of; an output of an in-place op may overlap the operand it takes the place of.
 bool may_overlap(const Live& older, const Live& newer, const std::vector<const Node*>& at) {
   const Node& maker = *at[static_cast<std::size_t>(newer.from)];
-  if (maker.op->name == "pack") return std::find(maker.in.begin(), maker.in.end(), older.v) != maker.in.end();
+  if (maker.op->name == "pack" || maker.op->view) return std::find(maker.in.begin(), maker.in.end(), older.v) != maker.in.end();
   if (!maker.op->in_place || older.to > newer.from) return false;
   for (std::size_t o = 0; o < maker.out.size() && o < maker.in.size(); ++o)
     if (maker.out[o] == newer.v && maker.in[o] == older.v) return true;
@@ -55,11 +55,11 @@ void verify_memory(const Graph& graph, const MemoryPlan& plan) {
   for (const Node* node : at)
     SHEAF_CHECK(node->op->name != "set" || place(node->in[0]).block != Block::shared, "{} belongs to another plan and is set",
                 name_of(graph, node->in[0]));
-  // A pack is read through its members' producers and keeps them alive as long as it is read itself.
-  for (const Node* node : at)
-    if (node->op->name == "pack")
-      for (const Value v : node->in)
-        if (const auto found = live.find(v); found != live.end()) found->second.to = std::max(found->second.to, live[node->out[0]].to);
+  // A pack is read through its members' producers and keeps them alive as long as it is read itself; a chunk its tensor.
+  for (auto node = at.rbegin(); node != at.rend(); ++node)
+    if ((*node)->op->name == "pack" || ((*node)->op->view && is_stored(graph, plan, **node)))
+      for (const Value v : (*node)->in)
+        if (const auto found = live.find(v); found != live.end()) found->second.to = std::max(found->second.to, live[(*node)->out[0]].to);
   int end_of_rest = -1;
   for (std::size_t t = 0; t < at.size(); ++t)
     if (segment[t] == Segment::rest) end_of_rest = static_cast<int>(t);

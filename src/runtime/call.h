@@ -15,6 +15,7 @@ struct Call {
   void* scratch = nullptr;
   std::int64_t scratch_bytes = 0;
 
+  bool stored = false;                            // nothing to do: its operands and outputs lie in one another
   std::vector<at::Tensor> gaps;                   // pack in the arena: bytes between members, which must read as zeros
   std::pair<std::int64_t, std::int64_t> owned;    // of the factor that the op owns by index
   const Collective* collective = nullptr;
@@ -22,6 +23,7 @@ struct Call {
   bool dynamic = false;               // has rows that are known only when the router has decided (runtime/dynamic_rows.h)
 
   std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }
+  bool launches() const { return !stored || !gaps.empty(); }    // false: storage only
   void launch() {
     const Args args{in, out, node->attrs, owned.first, owned.second};
     if (row)

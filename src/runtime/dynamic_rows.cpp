@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {

@@ -5,22 +5,24 @@
 #include <ATen/ops/fill.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <cstring>
 #include <deque>
 #include <map>
 #include <optional>
 
 #include "base/error.h"
 #include "base/text.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"
+#include "runtime/segment_graphs.h"
 #include "runtime/side_stream.h"
+#include "runtime/step_slots.h"
 
 namespace sheaf {
 namespace {
@@ -37,20 +39,16 @@ std::string purpose(const Graph& graph, const Node& node, Segment segment, std::
   return fmt::format("{}{} ({}, node {}{})", node.op->name, of, name(segment), n, node.note.empty() ? "" : ": " + node.note);
 }
 
-// Slots hold fp32 or i32 in their first four bytes.
-void encode(double value, DType dtype, void* slot) {
-  const auto f = static_cast<float>(value);
-  const auto i = static_cast<std::int32_t>(value);
-  std::memcpy(slot, dtype == DType::i32 ? static_cast<const void*>(&i) : &f, 4);
-}
-
 }    // namespace
 
 struct Executor::Impl {
   Graph graph;
   ExecutorOptions options;
   MemoryPlan memory;
-  std::array<std::vector<Call>, kSegments.size()> calls;
+  // What the constructor and steps run on: not the default stream, which cannot be captured. One for executors beside each other, so that
+  // what they share is used in order.
+  c10::Stream stream;
+  Calls calls;
   at::Tensor persistent, arena;    // bytes
   at::Tensor shared;               // the persistent block of the executor beside
   bool owns_arena = true;
@@ -60,19 +58,15 @@ struct Executor::Impl {
   std::vector<at::Tensor> views;       // by Value::id
   std::optional<DynamicRows> dynamic;
   std::int64_t num_micro_batches = 1;
-  at::Tensor slots;            // host side of arguments and metrics, kSlotBytes each; page-locked for CUDA, so that copies need no wait
-  at::Tensor micro_batches;    // host: the argument micro_batch of each, never changed while a copy may be under way
-  char* slot(std::size_t index) const { return static_cast<char*>(slots.data_ptr()) + index * kSlotBytes; }
-  at::Tensor host_bytes(std::int64_t bytes) const {
-    return at::zeros({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(options.device == DeviceKind::cuda));
-  }
-  std::map<std::string, std::size_t, std::less<>> argument_slot, metric_slot;
-  std::vector<DType> slot_dtype;
+  std::optional<StepSlots> slots;
   bool timing = false;
   std::chrono::steady_clock::time_point step_begin;
   std::int64_t micro_batch = 0;    // that `rest` is at
   std::vector<CallTime> times;
+  std::optional<SegmentGraphs> graphs;    // last: they go before what they work on
 
+  explicit Impl(const ExecutorOptions& o) : options(o), stream(stream_of(o)) {}
+  static c10::Stream stream_of(const ExecutorOptions& o);
   std::int64_t rank() const { return options.transport ? options.transport->rank() : 0; }
   const Type& local_type(Value v) const { return local[static_cast<std::size_t>(v.id)]; }
   Types local_types(const Values& values) const {
@@ -87,9 +81,7 @@ struct Executor::Impl {
   void bind_gaps(Call& call);
   void launch_in_slot(Call& call);
   void run(Segment segment);
-  at::Tensor slot_block(std::size_t first, std::size_t count) const {
-    return persistent.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
-  }
+  void run_calls(Segment segment);
 };
 
 void check_device(DeviceKind device) {
@@ -197,6 +189,7 @@ void Executor::Impl::bind() {
       const NodeMemory& scratch = memory.nodes[static_cast<std::size_t>(s)][n];
       list[n].scratch = static_cast<char*>(arena.data_ptr()) + scratch.scratch_offset;
       list[n].scratch_bytes = scratch.scratch_bytes;
+      list[n].stored = is_stored(graph, memory, *list[n].node);
       if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
     const std::vector<int> waited = waited_at(graph.nodes(s));
@@ -204,17 +197,6 @@ void Executor::Impl::bind() {
       if (waited[n] >= 0 && static_cast<std::size_t>(waited[n]) < list.size())
         list[static_cast<std::size_t>(waited[n])].awaits.push_back(n);
   }
-  const auto add_slot = [&](const std::string& name, auto& table, Value v) {
-    table[name] = slot_dtype.size();
-    slot_dtype.push_back(graph.type(v).dtype);
-  };
-  for (const Value v : graph.all(ValueKind::argument)) add_slot(graph[v].name.substr(5), argument_slot, v);
-  for (const Value v : graph.all(ValueKind::state))
-    if (graph[v].attrs.has("metric")) add_slot(graph[v].name.substr(7), metric_slot, v);
-  slots = host_bytes(static_cast<std::int64_t>(slot_dtype.size()) * kSlotBytes);
-  micro_batches = host_bytes(num_micro_batches * kSlotBytes);
-  for (std::int64_t i = 0; i < num_micro_batches; ++i)
-    encode(static_cast<double>(i), DType::i32, static_cast<char*>(micro_batches.data_ptr()) + i * kSlotBytes);
   for (const auto& info : graph.values)
     if (info.kind == ValueKind::constant) {
       at::Tensor host = at::empty(info.type.shape, at::kDouble);
@@ -245,12 +227,22 @@ void Executor::Impl::launch_in_slot(Call& call) {
   SHEAF_CHECK(scope.empty(), "{} ({}) keeps memory of its scratch slot after its call", call.node->op->name, call.kernel());
 }
 
+c10::Stream Executor::Impl::stream_of(const ExecutorOptions& o) {
+  check_device(o.device);
+  install_scratch_allocators();
+  return o.beside ? o.beside->impl_->stream : c10::impl::VirtualGuardImpl(at_device(o).type()).getNewStream(at_device(o));
+}
+
 void Executor::Impl::run(Segment segment) {
+  timing ? run_calls(segment) : graphs->run(segment, [&] { run_calls(segment); });
+}
+
+void Executor::Impl::run_calls(Segment segment) {
   auto& list = calls[static_cast<std::size_t>(segment)];
   dynamic->begin();
   for (std::size_t n = 0; n < list.size(); ++n) {
     Call& call = list[n];
-    if (!call.row && !call.node->op->kernel && call.gaps.empty()) continue;    // storage only
+    if (!call.launches()) continue;
     const auto begin = std::chrono::steady_clock::now();
     if (side)
       for (const std::size_t other : call.awaits) side->wait_for(other);
@@ -269,22 +261,19 @@ void Executor::Impl::run(Segment segment) {
       }
     }
     if (!timing) continue;
-    if (options.device == DeviceKind::cuda) slot_block(0, 1).cpu();    // waits for the stream
+    if (options.device == DeviceKind::cuda) persistent.narrow(0, 0, 1).cpu();    // waits for the stream
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin, before = begin - step_begin;
     times.push_back({segment, n, call.kernel(), taken.count(), before.count(), micro_batch});
   }
   if (side) side->wait_for_all();
 }
 
-Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::make_unique<Impl>()) {
-  check_device(options.device);
-  install_scratch_allocators();
+Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::make_unique<Impl>(options)) {
   const c10::InferenceMode no_tape;
-  const c10::DeviceGuard device(at_device(options));
+  const c10::StreamGuard on_stream(impl_->stream);
   take_lasting_workspaces(options.device, options.device_index);
   Impl& m = *impl_;
   m.graph = std::move(graph);
-  m.options = options;
   SHEAF_CHECK(m.graph.mesh.atoms.empty() || (options.transport && options.transport->size() == m.graph.mesh.num_ranks()),
               "a graph for {} ranks, a transport for {}", m.graph.mesh.num_ranks(), options.transport ? options.transport->size() : 1);
   m.local = sheaf::local_types(m.graph, m.rank());
@@ -297,6 +286,8 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();
+  m.slots.emplace(m.graph, m.persistent, m.num_micro_batches);
+  m.graphs.emplace(options.cuda_graphs, options.device, options.transport, m.calls);
   if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   for (const Collective& collective : m.collectives)
     for (const Group& group : collective.groups()) options.transport->prepare(group);
@@ -314,6 +305,7 @@ std::int64_t Executor::num_micro_batches() const { return impl_->num_micro_batch
 
 void Executor::write(Value v, const void* from, std::int64_t bytes) {
   const c10::InferenceMode no_tape;
+  const c10::StreamGuard on_stream(impl_->stream);
   at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
   SHEAF_CHECK(bytes == local_bytes(v), "{} has {} bytes, {} were given", name_of(impl_->graph, v), local_bytes(v), bytes);
   view.copy_(at::from_blob(const_cast<void*>(from), view.sizes(), view.options().device(at::kCPU)));
@@ -321,62 +313,35 @@ void Executor::write(Value v, const void* from, std::int64_t bytes) {
 
 void Executor::read(Value v, void* to, std::int64_t bytes) const {
   const c10::InferenceMode no_tape;
+  const c10::StreamGuard on_stream(impl_->stream);
   const at::Tensor& view = impl_->views[static_cast<std::size_t>(v.id)];
   SHEAF_CHECK(bytes == local_bytes(v), "{} has {} bytes, {} were wanted", name_of(impl_->graph, v), local_bytes(v), bytes);
   at::from_blob(to, view.sizes(), view.options().device(at::kCPU)).copy_(view);
 }
 
-void Executor::set_argument(std::string_view name, double value) {
-  const auto found = impl_->argument_slot.find(name);
-  if (found != impl_->argument_slot.end()) encode(value, impl_->slot_dtype[found->second], impl_->slot(found->second));
-}
+void Executor::set_argument(std::string_view name, double value) { impl_->slots->set(name, value); }
+double Executor::metric(std::string_view name) const { return impl_->slots->metric(name); }
 
 // The host runs ahead of the device: it waits for nothing but the metrics, which come last.
 void Executor::run_step() {
   const c10::InferenceMode no_tape;
   Impl& m = *impl_;
-  const c10::DeviceGuard device(at_device(m.options));
+  const c10::StreamGuard on_stream(m.stream);
   take_lasting_workspaces(m.options.device, m.options.device_index);    // again: the thread may be another one than the constructor's
   m.times.clear();
   m.step_begin = std::chrono::steady_clock::now();
-  const auto host = [&](std::size_t first, std::size_t count) {
-    return m.slots.narrow(0, static_cast<std::int64_t>(first) * kSlotBytes, static_cast<std::int64_t>(count) * kSlotBytes);
-  };
-  const auto micro = m.argument_slot.find("micro_batch");
-  const auto set_micro_batch = [&](std::int64_t index) {
-    if (micro != m.argument_slot.end())
-      m.slot_block(micro->second, 1).copy_(m.micro_batches.narrow(0, index * kSlotBytes, kSlotBytes), true);
-  };
-  const std::size_t arguments = m.argument_slot.size(), metrics = m.metric_slot.size();
-  if (micro != m.argument_slot.end()) encode(0, DType::i32, m.slot(micro->second));
-  if (arguments) m.slot_block(0, arguments).copy_(host(0, arguments), metrics > 0);    // without metrics nothing below would wait for it
+  m.graphs->begin_step();
+  m.slots->give_arguments();
   m.run(Segment::prologue);
   m.run(Segment::first);
-  for (std::int64_t i = 1; i < m.num_micro_batches; ++i) {
-    set_micro_batch(i);
-    m.micro_batch = i;
+  for (m.micro_batch = 1; m.micro_batch < m.num_micro_batches; ++m.micro_batch) {
+    m.slots->give_micro_batch(m.micro_batch);
     m.run(Segment::rest);
   }
   m.micro_batch = 0;
   m.run(Segment::epilogue);
   if (m.options.transport) m.options.transport->wait();    // with a time limit, which a copy has not
-  if (metrics) host(arguments, metrics).copy_(m.slot_block(arguments, metrics));
-}
-
-double Executor::metric(std::string_view name) const {
-  const auto found = impl_->metric_slot.find(name);
-  SHEAF_CHECK(found != impl_->metric_slot.end(), "no metric '{}'", name);
-  const void* slot = impl_->slot(found->second);
-  const DType dtype = impl_->slot_dtype[found->second];
-  if (dtype == DType::i64) {
-    std::int64_t i;
-    std::memcpy(&i, slot, 8);
-    return static_cast<double>(i);
-  }
-  SHEAF_CHECK(dtype == DType::fp32, "metric '{}' is {}", name, sheaf::name(dtype));
-  float f;
-  std::memcpy(&f, slot, 4);
-  return f;
+  m.slots->take_metrics();
 }
 
 std::int64_t Executor::planned_bytes() const {
@@ -405,6 +370,7 @@ std::string Executor::describe() const {
   return table(rows);
 }
 
+std::string Executor::graphs() const { return impl_->graphs->text(); }
 void Executor::time_calls(bool on) { impl_->timing = on; }
 const std::vector<Executor::CallTime>& Executor::call_times() const { return impl_->times; }
 

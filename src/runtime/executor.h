@@ -2,6 +2,7 @@
 // Runs the plan of a training step on one device: a flat list of kernel calls on views whose addresses never change.
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct ExecutorOptions {
   // copy @w.c in the dtype wanted here), and its arena serves this one as well if it is large enough.
   const Executor* beside = nullptr;
   Transport* transport = nullptr;    // of this rank, where the graph has a mesh
+  // Segments as CUDA graphs (runtime/segment_graphs.h). none: where that is possible; true: all of them, or UserError says why not.
+  std::optional<bool> cuda_graphs = false;
 };
 
 // Throws UserError if the device is absent: what was found and how to get it.
@@ -60,6 +63,9 @@ class Executor {
 
   // What the plan runs, as text: one line per call with kernel, place and scratch.
   std::string describe() const;
+
+  // Which segments are captured as CUDA graphs and why others are not; "" where none are wanted or the device has none.
+  std::string graphs() const;
 
   // Each call of the last step, if timing is on (it synchronises the device after each call). Seconds; `begin` from the start of the step.
   struct CallTime {

@@ -195,7 +195,7 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
         const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
         if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
         bytes[n] = entry->second;
-      } else if (node.op->name != "pack") {
+      } else if (node.op->name != "pack" && !node.op->view) {    // a copy at most
         Types in;
         for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
         auto found = kinds.find(call_signature(node, in));

@@ -3,8 +3,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <fmt/format.h>
 
 #include <chrono>
+#include <cstdlib>
 
 #include "base/error.h"
 
@@ -97,6 +99,35 @@ double milliseconds(const KernelRow& row, const std::vector<at::Tensor>& in, std
     const ScratchScope scope(DeviceKind::cuda, static_cast<char*>(slot.data_ptr()) + kHead, bytes);
     row.launch({in, out, attrs});
   });
+}
+
+double copied_bytes_per_ms() {
+  static const double speed = [] {
+    const at::Tensor from = at::zeros({1 << 29}, at::TensorOptions().dtype(at::kBFloat16).device(kGpu)), to = from.clone();
+    const double bytes = 2.0 * static_cast<double>(from.nbytes()) / milliseconds([&] { to.copy_(from); });
+    fmt::print("copy of 1 GiB: {:.2f} TB/s\n", bytes / 1e9);
+    return bytes;
+  }();
+  return speed;
+}
+
+bool times_wanted() { return std::getenv("SHEAF_TIMES"); }
+
+void print_time(std::string_view op_name, const char* name, const std::vector<at::Tensor>& in, const Attrs& attrs) {
+  const OpDef& def = op(op_name);
+  const Typed typed(in);
+  const KernelRow* row = cuda_row(op_name, true, in, attrs);
+  ASSERT_EQ(row ? std::string(row->name) : "", name ? name : "") << op_name;
+  std::vector<at::Tensor> out = outputs(def, in, attrs, typed.types);
+  const double ms = row ? milliseconds(*row, in, out, attrs) : milliseconds([&] { def.kernel({in, out, attrs}); });
+  double bytes = 0;
+  std::string shapes;
+  for (const std::vector<at::Tensor>& tensors : {in, out})
+    for (const at::Tensor& t : tensors)
+      if (t.defined()) bytes += static_cast<double>(t.nbytes());
+  for (const std::int64_t extent : in[0].sizes()) shapes += fmt::format(" {}", extent);
+  fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {}{} {}\n", ms, bytes / ms / 1e9, 100 * bytes / ms / copied_bytes_per_ms(),
+             op_name, shapes, name ? name : "portable");
 }
 
 }    // namespace sheaf::testing

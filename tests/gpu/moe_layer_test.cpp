@@ -8,8 +8,6 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
-
 #include "gpu/routed.h"
 
 using namespace sheaf;
@@ -144,10 +142,8 @@ TEST_F(MoeLayer, is_captured_in_a_graph) {
 
 // SHEAF_TIMES=1: a layer of Qwen3-30B-A3B on 16,384 tokens, against the bytes of operands and outputs at the speed of a copy.
 TEST_F(MoeLayer, times) {
-  if (!std::getenv("SHEAF_TIMES")) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
-  const at::Tensor from = at::zeros({1 << 29}, at::TensorOptions().dtype(at::kBFloat16).device(kGpu)), to = from.clone();
-  const double copy = 2.0 * static_cast<double>(from.nbytes()) / milliseconds([&] { to.copy_(from); });    // bytes a ms
-  fmt::print("copy of 1 GiB: {:.2f} TB/s\n", copy / 1e9);
+  if (!times_wanted()) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
+  const double copy = copied_bytes_per_ms();
   Layer layer({"qwen3_30b", 128, 4, 4096, 8, 0, 128, 128}, 2048, 768);
   double all = 0;
   for (Step& step : layer.steps) {

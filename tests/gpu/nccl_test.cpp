@@ -14,6 +14,8 @@
 
 #include "comm/local.h"
 #include "comm/rank_threads.h"
+#include "runtime/graph_capture.h"
+#include "runtime/side_stream.h"
 
 using namespace sheaf;
 using namespace sheaf::test;
@@ -124,6 +126,62 @@ TEST(Nccl, abort_ends_who_waits_for_the_gpu) {
       throw std::runtime_error("no more rows");
     }
     t.all_reduce(kBoth, x.data_ptr(), 6, DType::fp32, Reduction::sum, "sum of @w");
+    t.wait();
+  });
+  EXPECT_EQ(outcomes[0].kind, Outcome::rank_failure);
+  EXPECT_EQ(outcomes[0].text, "rank 1: no more rows");
+  EXPECT_LT(outcomes[0].seconds, 30);
+}
+
+// x = 2 (x + 1) on both: the sum runs on a stream that is forked off and joined again.
+class SumOfBoth {
+ public:
+  explicit SumOfBoth(NcclTransport& t) : t_(t), x_(at::zeros({6}, on(t.rank(), at::kFloat))), side_(make_side_stream(t.rank())) {
+    t.prepare(kBoth);
+    for (int i = 0; i < 2; ++i) launch();
+    t.wait();
+    graph_ = capture_graph([&] { launch(); });
+    x_.zero_();
+  }
+  void launch() {
+    x_.add_(1);
+    side_->run(0, [&] { t_.all_reduce(kBoth, x_.data_ptr(), 6, DType::fp32, Reduction::sum, "sum of @w"); });
+    side_->wait_for_all();
+  }
+  void replay() { graph_->launch(); }
+  const at::Tensor& x() const { return x_; }
+
+ private:
+  NcclTransport& t_;
+  at::Tensor x_;
+  std::unique_ptr<SideStream> side_;
+  std::unique_ptr<CapturedGraph> graph_;
+};
+
+TEST(Nccl, captured_sums_replay_between_others) {
+  NEEDS_TWO_GPUS();
+  for (const Outcome& o : on_two_gpus(60, [](NcclTransport& t) {
+         SumOfBoth sum(t);
+         sum.replay();
+         sum.replay();
+         sum.launch();
+         sum.replay();
+         t.wait();
+         EXPECT_TRUE(sum.x().eq(30).all().item<bool>());    // 2, 6, 14, 30
+       }))
+    EXPECT_EQ(o.kind, Outcome::ok) << o.text;
+}
+
+// NCCL gives a communicator up only when no graph holds it: the abort must not wait for that.
+TEST(Nccl, abort_ends_who_waits_for_a_replay) {
+  NEEDS_TWO_GPUS();
+  const auto outcomes = on_two_gpus(60, [](NcclTransport& t) {
+    SumOfBoth sum(t);
+    if (t.rank() == 1) {
+      t.abort("rank 1: no more rows");
+      throw std::runtime_error("no more rows");
+    }
+    sum.replay();
     t.wait();
   });
   EXPECT_EQ(outcomes[0].kind, Outcome::rank_failure);

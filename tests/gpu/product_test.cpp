@@ -4,7 +4,6 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <thread>
 
 #include "gpu/gpu.h"
@@ -127,7 +126,7 @@ struct Timed {
 
 // SHEAF_TIMES=1: the products of a layer and of the head of Qwen3-1.7B on 16,384 tokens, against LibTorch's mm of the same matrices.
 TEST_F(LtProducts, times) {
-  if (!std::getenv("SHEAF_TIMES")) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
+  if (!times_wanted()) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
   constexpr std::int64_t b = 4, s = 4096, k = 2048, h = 8, r = 2, d = 128, m = 6144, v = 151936, t = 2048;
   const Timed products[] = {{"q", "b s k, h r d k -> b s h r d", "same", {b, s, k}, {h, r, d, k}},
                             {"q dx, o", "b s h r d, h r d k -> b s k", "same", {b, s, h, r, d}, {h, r, d, k}},

@@ -13,13 +13,23 @@ using namespace sheaf::testing;
 namespace {
 
 // "" or what is wrong with it.
-std::string difference(const RandomStep& step) {
+std::string difference(const RandomStep& step, bool rewritten = false) {
   try {
-    const Graph one = step.on_one_rank(), placed = step.on_the_mesh();
-    const std::string found = StepPair(one, placed, step.inputs()).step();
-    return found;
+    const Graph one = step.on_one_rank(), placed = rewritten ? step.rewritten() : step.on_the_mesh();
+    return StepPair(one, placed, step.inputs(), {}, !rewritten).step();
   } catch (const std::exception& error) {
     return error.what();
+  }
+}
+
+void expect_equal(std::uint64_t count, bool rewritten) {
+  int wrong = 0;
+  for (std::uint64_t seed = 0; seed < count && wrong < 5; ++seed) {
+    const RandomStep step = random_step(seed);
+    const std::string found = difference(step, rewritten);
+    if (found.empty()) continue;
+    ++wrong;
+    ADD_FAILURE() << found << "\n" << step.print() << "\nSHEAF_PROGRAM=" << seed << " runs it alone";
   }
 }
 
@@ -34,15 +44,24 @@ TEST(Programs, partitioned_is_unpartitioned) {
   if (const char* seed = std::getenv("SHEAF_PROGRAM")) {
     const RandomStep step = random_step(std::stoull(seed));
     EXPECT_EQ(difference(step), "") << step.print() << "\n" << print(step.on_the_mesh());
+    EXPECT_EQ(difference(step, true), "") << step.print() << "\n" << print(step.rewritten());
     return;
   }
-  const std::uint64_t count = number_from("SHEAF_PROGRAMS", 1000);
-  int wrong = 0;
-  for (std::uint64_t seed = 0; seed < count && wrong < 5; ++seed) {
-    const RandomStep step = random_step(seed);
-    const std::string found = difference(step);
-    if (found.empty()) continue;
-    ++wrong;
-    ADD_FAILURE() << found << "\n" << step.print() << "\nSHEAF_PROGRAM=" << seed << " runs it alone";
+  expect_equal(number_from("SHEAF_PROGRAMS", 1000), false);
+}
+
+// Tiles, values that are computed again and fused ops, against a step on one rank that has none of them: all states and accumulators.
+TEST(Programs, rewritten_is_unpartitioned) {
+  expect_equal(number_from("SHEAF_PROGRAMS", 300), true);
+  // What is equal is something else: of the first programs many have each.
+  int chunks = 0, again = 0, fused = 0;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const Graph graph = random_step(seed).rewritten();
+    for (const Node& node : graph.nodes(Segment::first)) {
+      chunks += node.op->name == "chunk", again += node.note == "again", fused += !node.op->parts.empty();
+    }
   }
+  EXPECT_GT(chunks, 30);
+  EXPECT_GT(again, 50);
+  EXPECT_GT(fused, 50);
 }

@@ -118,9 +118,10 @@ std::int64_t random_group(Dice& dice, const std::string& mesh_text) {
   return dice.one_of(sizes);
 }
 
-Graph placed(const RandomStep& step, const Options& options) {
+Graph placed(const RandomStep& step, Options options, bool rewritten = false) {
   std::vector<Pass> passes = training_passes();
-  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten"; });
+  std::erase_if(passes, [&](const Pass& pass) { return pass.name == "flatten" || (!rewritten && pass.name == "fuse"); });
+  if (!rewritten) options.tile_rows = 0, options.recompute = "none";
   return RunPasses{}(build_model(step.config, step.shape, step.compute), passes, options);
 }
 
@@ -136,6 +137,8 @@ RandomStep random_step(std::uint64_t seed, std::int64_t max_ranks) {
   o.mesh = random_mesh(dice, max_ranks, has_experts(step.config));
   o.expert_plan = dice.one_of<std::string>({"exact", "dedup", "gather"});
   o.tp_plan = random_plan(dice, step.config);
+  o.tile_rows = dice.one_of<std::int64_t>({0, 1, 2, 3});
+  o.recompute = dice.one_of<std::string>({"none", "none", "selective", "block"});
   o.zero_stage = dice.below(4);
   o.persist = dice.one_of<std::int64_t>({0, 0, 12, 60, 100000});
   o.shard_ranks = random_group(dice, o.mesh);
@@ -157,5 +160,6 @@ Graph RandomStep::on_one_rank() const {
   return placed(*this, one);
 }
 Graph RandomStep::on_the_mesh() const { return placed(*this, options); }
+Graph RandomStep::rewritten() const { return placed(*this, options, true); }
 
 }    // namespace sheaf::testing

@@ -35,6 +35,7 @@ struct RandomStep {
   // The step after all training passes but flatten (which is about storage).
   Graph on_one_rank() const;
   Graph on_the_mesh() const;
+  Graph rewritten() const;    // on the mesh, with what changes nodes: tiles, recomputation, fused ops
   StepInputs inputs() const { return {.vocab = config.at("vocab_size").get<std::int64_t>(), .seed = seed + 1}; }
 };
 

@@ -1,5 +1,6 @@
 // Communicators are non-blocking: a call returns ncclInProgress instead of waiting for other ranks, and is polled with the time limit. A
-// failure, here or elsewhere, ends all of them: kernels that wait for a lost rank finish only then.
+// failure, here or elsewhere, ends all of them: kernels that wait for a lost rank finish only then. Captured graphs of their calls must go
+// before the transport does.
 #include "comm/cuda/nccl.h"
 
 #include <c10/cuda/CUDAGuard.h>
@@ -233,9 +234,12 @@ class NcclTransport::Impl {
     if (why_.empty()) why_ = why;
     ended_ = true;
   }
+  // Their kernels end at once, but ncclCommAbort returns only when no captured graph holds the communicator any more: each has a thread
+  // that waits for that, while whoever called unwinds to where the graphs are.
   void end_communicators() {
     if (!mutex_.try_lock()) return;    // the user does it
-    for (const auto& [group, communicator] : communicators_) nccl.comm_abort(communicator);
+    for (const auto& [group, communicator] : communicators_)
+      aborting_.emplace_back([this, ending = communicator] { nccl.comm_abort(ending); });
     communicators_.clear();
     mutex_.unlock();
   }
@@ -317,6 +321,7 @@ class NcclTransport::Impl {
   std::atomic<bool> ended_ = false;    // set before end_communicators() tries to lock, read after Use unlocks: one of the two sees it
   std::mutex text_mutex_;
   std::string why_;
+  std::vector<std::jthread> aborting_;
 };
 
 NcclTransport::NcclTransport(Transport& host, int device_index, double timeout_s)

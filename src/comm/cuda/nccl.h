@@ -30,6 +30,7 @@ class NcclTransport final : public Transport {
   void begin_batch() override;
   void end_batch() override;
   void prepare(const Group& group) override;
+  bool in_stream_order() const override { return true; }
   Transport& host() override;
   // Errors that NCCL has found meanwhile, too.
   void check() override;

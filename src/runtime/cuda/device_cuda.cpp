@@ -61,6 +61,7 @@ class ProcessNccl final : public Transport {
   void begin_batch() override { nccl_.begin_batch(); }
   void end_batch() override { nccl_.end_batch(); }
   void prepare(const Group& group) override { nccl_.prepare(group); }
+  bool in_stream_order() const override { return true; }
   void check() override { nccl_.check(); }
   void wait() override { nccl_.wait(); }
   Transport& host() override { return *host_; }

@@ -1,6 +1,6 @@
 #pragma once
-// Device kernels of gated and gated_grad: one pass over memory, in fp32 and rounded once. Each returns the run-time library's error text,
-// nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
+// Device kernels of gated, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once. Each returns the
+// run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
 #include <cstdint>
 
 #include "runtime/kernels/float_type.h"
@@ -19,5 +19,10 @@ struct Gated {
 
 const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream);
 const char* gated_grad_device(void* dx, const void* x, const void* dy, FloatType type, const Gated& gated, void* stream);
+
+// Gate and up as two tensors of n numbers each: y = act(gate) up; dgate = dy up act'(gate), dup = dy act(gate).
+const char* glu_device(void* y, const void* gate, const void* up, FloatType type, Activation activation, std::int64_t n, void* stream);
+const char* glu_grad_device(void* dgate, void* dup, const void* gate, const void* up, const void* dy, FloatType type, Activation activation,
+                            std::int64_t n, void* stream);
 
 }    // namespace sheaf

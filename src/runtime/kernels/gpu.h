@@ -2,8 +2,7 @@
 // What .cu files use of the run-time library, by names that mean CUDA or HIP. No LibTorch here: kernels take raw pointers and a stream.
 #include <cstdint>
 
-#if defined(__HIP_PLATFORM_AMD__)
-#include <hip/hip_bf16.h>
+#if defined(__HIP__)
 #include <hip/hip_fp16.h>
 #include <hip/hip_runtime.h>
 #define gpuStream_t hipStream_t
@@ -11,6 +10,10 @@
 #define gpuSuccess hipSuccess
 #define gpuGetLastError hipGetLastError
 #define gpuGetErrorString hipGetErrorString
+// Among groups of 32, halves of a wavefront.
+#define __shfl_sync(mask, x, lane, width) ((void)(mask), __shfl(x, lane, width))
+#define __shfl_up_sync(mask, x, lanes, width) ((void)(mask), __shfl_up(x, lanes, width))
+#define __shfl_xor_sync(mask, x, lanes) ((void)(mask), __shfl_xor(x, lanes, 32))
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -28,6 +31,20 @@ namespace sheaf {
 inline const char* launch_error() {
   const gpuError_t error = gpuGetLastError();
   return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
+}
+
+// Two numbers as bf16, rounded to nearest even, the first in the low bits.
+inline __device__ std::uint32_t to_bf16_pair(float low, float high) {
+#if defined(__HIP__)
+  const auto round = [](float x) -> std::uint32_t {
+    const std::uint32_t bits = __float_as_uint(x);
+    return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  };
+  return round(low) | round(high) << 16;
+#else
+  const __nv_bfloat162 pair = __float22bfloat162_rn(make_float2(low, high));
+  return reinterpret_cast<const std::uint32_t&>(pair);
+#endif
 }
 
 }    // namespace sheaf

@@ -1,18 +1,15 @@
-// The CUDA rows, in order of preference. All are capture-safe: no host read, no allocation but from their slot once plans and handles
-// exist.
+// The CUDA rows, in order of preference. All but those of host_rows.cpp are capture-safe: no host read, no allocation but from their slot
+// once plans and handles exist.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
-#include <ATen/ops/sum.h>
 
 #include "ops/contraction.h"
 #include "runtime/kernels/adamw_args.h"
 #include "runtime/kernels/cuda/attention_cudnn.h"
 #include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/embedding_grad.h"
-#include "runtime/kernels/norm_rope.h"
 #include "runtime/kernels/rows.h"
 #include "runtime/kernels/sumsq.h"
 
@@ -64,39 +61,6 @@ void embedding_grad_launch(const Args& a) {
         "embedding_grad");
 }
 
-// rms_norm and rotate: every access 16 bytes wide.
-bool takes_rms_norm(const Attrs&, const Types& in) {
-  if (!in[1]) return false;
-  const std::int64_t d = num_elements(in[1]->shape);
-  return is_plain_float(*in[0]) && in[1]->dtype == in[0]->dtype && d % 8 == 0 && d <= 8192 && !is_empty(*in[0]);
-}
-void rms_norm_launch(const Args& a) {
-  const std::int64_t d = a.in[1].numel();
-  check(rms_norm_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr(), float_type(a.in[0]), a.in[0].numel() / d, d,
-                        static_cast<float>(a.attrs.number("eps")), current_stream()),
-        "rms_norm");
-}
-void rms_norm_grad_launch(const Args& a) {
-  const std::int64_t d = a.in[1].numel(), tokens = a.in[0].numel() / d;
-  const at::Tensor parts = at::empty({rms_norm_parts(tokens), d}, a.out[1].options());
-  check(rms_norm_grad_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), a.in[1].data_ptr(), a.in[2].data_ptr(),
-                             float_type(a.in[0]), tokens, d, static_cast<float>(a.attrs.number("eps")), current_stream()),
-        "rms_norm_grad");
-  at::Tensor dw = a.out[1].view({d});
-  at::sum_out(dw, parts, 0);
-}
-bool takes_rotate(const Attrs& attrs, const Types& in) {
-  const std::int64_t d = in[0]->shape.back(), j = in[1]->shape.back();
-  return is_plain_float(*in[0]) && in[1]->dtype == DType::fp32 && !attrs.flag("interleaved") && d % 8 == 0 && j % 8 == 0 &&
-         !is_empty(*in[0]);
-}
-void rotate_launch(const Args& a) {
-  const std::int64_t d = a.in[0].size(-1), tokens = a.in[0].size(0) * a.in[0].size(1);
-  check(rotate_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[1].data_ptr<float>(), a.in[2].data_ptr<float>(), float_type(a.in[0]),
-                      tokens, a.in[0].numel() / tokens / d, d, a.in[1].size(-1), a.attrs.flag("inverse"), current_stream()),
-        "rotate");
-}
-
 }    // namespace
 
 std::vector<KernelRow> cuda_rows() {
@@ -117,14 +81,12 @@ std::vector<KernelRow> cuda_rows() {
        .launch = cudnn_attention_grad_deterministic},
       {.op = "einsum", .device = cuda, .name = "fp32 out", .takes = takes_wide_product, .launch = wide_product},
       {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
-      {.op = "rms_norm", .device = cuda, .name = "sheaf", .takes = takes_rms_norm, .launch = rms_norm_launch},
-      {.op = "rms_norm_grad", .device = cuda, .name = "sheaf", .takes = takes_rms_norm, .launch = rms_norm_grad_launch},
-      {.op = "rotate", .device = cuda, .name = "sheaf", .takes = takes_rotate, .launch = rotate_launch},
       {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},
   };
   // Before the others: "fp32 out" and products would take einsums that go row by row, and "fp32 out" products.
-  for (const std::vector<KernelRow>& more : {cuda_product_rows(), cuda_moe_rows(), cuda_grouped_rows()})
+  for (const std::vector<KernelRow>& more : {cuda_product_rows(), cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
     rows.insert(rows.begin(), more.begin(), more.end());
+  for (const KernelRow& last : cuda_host_rows()) rows.push_back(last);
   return rows;
 }
 

@@ -15,15 +15,24 @@ inline void check(const char* error, std::string_view kernel) { SHEAF_CHECK(!err
 
 inline bool is_half(const Type& type) { return type.dtype == DType::bf16 || type.dtype == DType::fp16; }
 inline bool is_empty(const Type& type) { return num_elements(type.shape) == 0; }
-// FloatType has it.
+// What kernels read and write unless they say that they do fp16 as well.
 inline bool is_plain_float(const Type& type) { return type.dtype == DType::fp32 || type.dtype == DType::bf16; }
-inline FloatType float_type(const at::Tensor& t) { return t.scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16; }
+inline FloatType float_type(const at::Tensor& t) {
+  return t.scalar_type() == at::kFloat ? FloatType::fp32 : t.scalar_type() == at::kHalf ? FloatType::fp16 : FloatType::bf16;
+}
+inline FloatType float_type(const Type& type) {
+  return type.dtype == DType::fp32 ? FloatType::fp32 : type.dtype == DType::fp16 ? FloatType::fp16 : FloatType::bf16;
+}
 
+// cuda_fused_rows.cpp
+std::vector<KernelRow> cuda_fused_rows();
 // cuda_moe_rows.cpp
 std::vector<KernelRow> cuda_moe_rows();
 // grouped_rows.cpp
 std::vector<KernelRow> cuda_grouped_rows();
 // product_rows.cpp
 std::vector<KernelRow> cuda_product_rows();
+// host_rows.cpp
+std::vector<KernelRow> cuda_host_rows();
 
 }    // namespace sheaf

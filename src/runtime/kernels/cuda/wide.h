@@ -10,18 +10,17 @@ inline constexpr int kWarp = 32;
 inline constexpr int kWidth = 8;
 
 inline __device__ float from_bits(std::uint32_t low16) { return __uint_as_float(low16 << 16); }
-// Two neighbours, rounded to nearest even, by one instruction.
-inline __device__ std::uint32_t to_bits(float low, float high) {
-  const auto pair = __float22bfloat162_rn(make_float2(low, high));
-  return reinterpret_cast<const std::uint32_t&>(pair);
-}
-inline __device__ std::uint32_t to_bits(float x) { return to_bits(x, 0) & 0xffffu; }
+inline __device__ std::uint32_t to_bits(float x) { return to_bf16_pair(x, 0) & 0xffffu; }
 
 inline __device__ float load(const float* p) { return *p; }
 inline __device__ float load(const std::uint16_t* p) { return from_bits(*p); }
 inline __device__ void store(float x, float* p) { *p = x; }
 inline __device__ void store(float x, std::uint16_t* p) { *p = static_cast<std::uint16_t>(to_bits(x)); }
 
+inline __device__ void load(float (&v)[4], const float* p) {
+  const float4 a = *reinterpret_cast<const float4*>(p);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+}
 inline __device__ void load(float (&v)[kWidth], const float* p) {
   const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
@@ -32,6 +31,7 @@ inline __device__ void load(float (&v)[kWidth], const std::uint16_t* p) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) v[2 * i] = from_bits(words[i] & 0xffffu), v[2 * i + 1] = from_bits(words[i] >> 16);
 }
+inline __device__ void store(const float (&v)[4], float* p) { *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]); }
 inline __device__ void store(const float (&v)[kWidth], float* p) {
   reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
   reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
@@ -39,7 +39,7 @@ inline __device__ void store(const float (&v)[kWidth], float* p) {
 inline __device__ void store(const float (&v)[kWidth], std::uint16_t* p) {
   std::uint32_t words[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = to_bits(v[2 * i], v[2 * i + 1]);
+  for (int i = 0; i < 4; ++i) words[i] = to_bf16_pair(v[2 * i], v[2 * i + 1]);
   *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 

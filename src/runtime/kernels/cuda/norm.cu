@@ -1,0 +1,122 @@
+#include "runtime/kernels/cuda/norm_rows.h"
+
+namespace sheaf {
+namespace {
+
+template <int kChunks, bool kRotate>
+constexpr int kRowsAtATime = kRotate || kChunks == 1 ? 4
+                             : kChunks == 4          ? 2
+                                                     : 1;
+
+// As a weight of type W sees it.
+template <class W>
+__device__ float rounded(float x) {
+  W y;
+  assign(y, x);
+  return to_float(y);
+}
+
+template <class T, class W, int kChunks, bool kRotate, bool kAdd>
+__global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x,
+                                                    const T* __restrict__ delta, const W* __restrict__ w, RowShape s) {
+  constexpr int n = kPacked<T>, kRows = kRowsAtATime<kChunks, kRotate>, kStep = kRotate ? 2 : 1;
+  const int lane = threadIdx.x % s.width;
+  const RowRun rows = rows_of<kRows, kRotate>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
+  const auto live = [&](int u, int c) { return u < rows.count && column_of<T, kRotate>(s, lane, c) < s.d; };
+  const auto place = [&](int u, int c) { return (rows.first + u) * s.d + column_of<T, kRotate>(s, lane, c); };
+
+  uint4 v[kRows][kChunks] = {};
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c)
+      if (live(u, c)) v[u][c] = load_packed(x + place(u, c));
+  if constexpr (kAdd) {
+    uint4 more[kRows][kChunks] = {};
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c)
+        if (live(u, c)) more[u][c] = load_packed(delta + place(u, c));
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        float a[n], b[n];
+        unpack<T>(a, v[u][c]);
+        unpack<T>(b, more[u][c]);
+#pragma unroll
+        for (int i = 0; i < n; ++i) a[i] += b[i];
+        v[u][c] = pack<T>(a);
+        if (live(u, c)) store_packed(v[u][c], sum + place(u, c));
+      }
+  }
+
+  float r[kRows];
+#pragma unroll
+  for (int u = 0; u < kRows; ++u) {
+    r[u] = 0;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      float a[n];
+      unpack<T>(a, v[u][c]);
+#pragma unroll
+      for (int i = 0; i < n; ++i) r[u] += a[i] * a[i];
+      forget_unpacked(v[u][c]);
+    }
+  }
+  row_sums(r, s.width);
+#pragma unroll
+  for (int u = 0; u < kRows; ++u) r[u] = rsqrtf(r[u] / s.d + s.eps);
+
+  float cos[n], sin[n];
+  if constexpr (kRotate)
+    if (rows.count > 0) load_angles(cos, sin, s, rows.token, lane);
+#pragma unroll
+  for (int c = 0; c < kChunks; c += kStep) {
+    float scale[kStep][n] = {};
+#pragma unroll
+    for (int k = 0; k < kStep; ++k)
+      if (const int at = column_of<T, kRotate>(s, lane, c + k); at < s.d) load(scale[k], w + at);
+#pragma unroll
+    for (int u = 0; u < kRows; ++u) {
+      float a[kStep][n];
+#pragma unroll
+      for (int k = 0; k < kStep; ++k) {
+        unpack<T>(a[k], v[u][c + k]);
+#pragma unroll
+        for (int i = 0; i < n; ++i) a[k][i] = rounded<W>(a[k][i] * r[u]) * scale[k][i];
+      }
+      if constexpr (kRotate) turn(a[0], a[1], cos, sin, 1);
+#pragma unroll
+      for (int k = 0; k < kStep; ++k)
+        if (live(u, c + k)) store_packed(pack<T>(a[k]), y + place(u, c + k));
+    }
+  }
+}
+
+}    // namespace
+
+bool norm_takes(FloatType type, std::int64_t d, std::int64_t j) {
+  const std::int64_t all = accesses(type, d);
+  return j > 0 ? d % 16 == 0 && j % 8 == 0 && 2 * j <= d && all / 2 <= kWarp : d % 8 == 0 && all <= 8 * kMaxThreads;
+}
+
+const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta, const void* w, const NormRows& rows, void* stream) {
+  const RowShape shape = row_shape(rows);
+  const RowLayout layout = row_layout(rows);
+  with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
+    const auto launch = [&](auto kernel) {
+      const unsigned blocks = num_blocks(items_of(shape, kRowsAtATime<kChunks, kRotate>), layout.groups());
+      kernel<<<blocks, layout.threads(), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),
+                                                                                static_cast<const T*>(x), static_cast<const T*>(delta),
+                                                                                static_cast<const W*>(w), shape);
+    };
+    if constexpr (!kRotate)
+      if (delta) return launch(norm<T, W, kChunks, kRotate, true>);
+    launch(norm<T, W, kChunks, kRotate, false>);
+  });
+  return launch_error();
+}
+
+}    // namespace sheaf

@@ -1,0 +1,49 @@
+#include "runtime/kernels/cuda/norm_rows.h"
+
+namespace sheaf {
+namespace {
+
+constexpr int kRows = 4;
+
+template <class T>
+__global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
+  constexpr int n = kPacked<T>;
+  const int lane = threadIdx.x % s.width;
+  const RowRun rows = rows_of<kRows, true>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
+  if (rows.count == 0 || column_of<T, true>(s, lane, 0) >= s.d) return;
+  uint4 v[kRows][2];
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+#pragma unroll
+    for (int c = 0; c < 2; ++c)
+      if (u < rows.count) v[u][c] = load_packed(x + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+  float cos[n], sin[n];
+  load_angles(cos, sin, s, rows.token, lane);
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+    if (u < rows.count) {
+      float a[2][n];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) unpack<T>(a[c], v[u][c]);
+      turn(a[0], a[1], cos, sin, sign);
+#pragma unroll
+      for (int c = 0; c < 2; ++c) store_packed(pack<T>(a[c]), y + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+    }
+}
+
+}    // namespace
+
+const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream) {
+  const RowShape shape = row_shape(rows);
+  const RowLayout layout = row_layout(rows);
+  const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups());
+  const auto on = static_cast<gpuStream_t>(stream);
+  const float sign = inverse ? -1 : 1;
+  if (rows.type == FloatType::fp32)
+    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
+  else
+    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
+  return launch_error();
+}
+
+}    // namespace sheaf

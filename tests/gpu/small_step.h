@@ -1,0 +1,37 @@
+#pragma once
+// A small model and some steps of its training, for tests of whole steps.
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gpu/gpu.h"
+#include "runtime/executor.h"
+
+namespace sheaf::testing {
+
+// Embedding, one attention block, experts if wanted, norm, head, cross-entropy, AdamW.
+Graph step_graph(DType compute, bool with_experts = false, std::int64_t micro_batches = 2);
+
+struct TrainSmall {
+  DType compute = DType::bf16;
+  DeviceKind device = DeviceKind::cuda;
+  bool deterministic = true;
+  bool experts = false;
+  std::int64_t micro_batches = 2;
+  int steps = 3;
+  std::optional<bool> cuda_graphs = false;
+  int timed_step = 0;    // whose calls are timed; 0: none
+};
+struct Trained {
+  std::vector<double> losses, norms;           // by step
+  std::map<std::string, at::Tensor> states;    // after the last step, on the host
+  std::int64_t stray = 0;                      // allocations on the GPU after the first step
+  double seconds = 0;                          // of the last step
+  std::string graphs;                          // Executor::graphs
+};
+Trained train(const TrainSmall& options);
+// Losses, norms and all states, bit for bit.
+void expect_same_bits(const Trained& a, const Trained& b);
+
+}    // namespace sheaf::testing
