@@ -30,9 +30,9 @@ std::vector<KernelRow> cuda_fused_rows();
 std::vector<KernelRow> cuda_moe_rows();
 // grouped_rows.cpp
 std::vector<KernelRow> cuda_grouped_rows();
-// product_rows.cpp
-std::vector<KernelRow> cuda_product_rows();
 // host_rows.cpp
 std::vector<KernelRow> cuda_host_rows();
+// product_rows.cpp
+std::vector<KernelRow> cuda_product_rows();
 
 }    // namespace sheaf
