@@ -79,23 +79,32 @@ at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out)
   return view;
 }
 
-void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
-                       MatrixProduct product) {
+Matrices matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out) {
   const bool batched = !c.batch.empty();
   const auto matrix = [&](const at::Tensor& t, const Factors& f, const Factors& rows, const Factors& columns) {
     return batched ? grouped_or_copied(t, f, {&c.batch, &rows, &columns}) : grouped_or_copied(t, f, {&rows, &columns});
   };
-  const at::Tensor a = matrix(x, c.x, c.m, c.k), b = matrix(y, c.y, c.k, c.n);
-  auto view = batched ? grouped(out, c.out, {&c.batch, &c.m, &c.n}) : grouped(out, c.out, {&c.m, &c.n});
-  if (view && out.scalar_type() == product_dtype) return product(*view, a, b);
-  Dims matrix_sizes = a.sizes().vec(), sizes;
-  matrix_sizes.back() = b.size(-1);
-  at::Tensor result = at::empty(matrix_sizes, out.options().dtype(product_dtype));
-  product(result, a, b);
+  return {matrix(x, c.x, c.m, c.k), matrix(y, c.y, c.k, c.n),
+          batched ? grouped(out, c.out, {&c.batch, &c.m, &c.n}) : grouped(out, c.out, {&c.m, &c.n})};
+}
+
+at::Tensor as_output(const Contraction& c, const at::Tensor& product, const at::Tensor& out) {
   Factors order = c.batch;
   order.insert(order.end(), c.m.begin(), c.m.end()), order.insert(order.end(), c.n.begin(), c.n.end());
+  Dims sizes;
   for (const std::string& f : order) sizes.push_back(out.size(dim_of(c.out, f)));
-  out.copy_(aligned(result.view(sizes), order, c.out));
+  return aligned(product.view(sizes), order, c.out);
+}
+
+void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
+                       MatrixProduct product) {
+  auto [a, b, view] = matrices(c, x, y, out);
+  if (view && out.scalar_type() == product_dtype) return product(*view, a, b);
+  Dims sizes = a.sizes().vec();
+  sizes.back() = b.size(-1);
+  at::Tensor result = at::empty(sizes, out.options().dtype(product_dtype));
+  product(result, a, b);
+  out.copy_(as_output(c, result, out));
 }
 
 }    // namespace sheaf

@@ -48,6 +48,7 @@ std::int64_t measured_scratch(const Node& node, const KernelRow* row, const Type
   for (const Type* type : in) from.push_back(like(type));
   for (const Type* type : out) to.push_back(like(type));
   const Args args{from, to, node.attrs, 0, 1};    // of what is owned by index, all zeros are of the first
+  if (row && row->tune) row->tune(args);
   const ScratchScope scope(device, nullptr, 0);
   const auto launch = [&] {
     if (row)

@@ -74,6 +74,17 @@ def a_changed_setting_is_seen(against):
         assert step_distance(metrics(output), metrics(expected)) > STEP_TOLERANCE, change
 
 
+def tiles_and_recomputation(against):
+    """The head in tiles adds its weight's gradient in another order; what is computed again is the same to the bit."""
+    for model, name in itertools.product(MODELS, MESHES) if WHOLE else (("qwen3", "dp2 sp2 tp2 zero-3"), ("llama_padding_tied", "dp2 tp2")):
+        file, expected = against.of(model, "documents", 2)
+        kept, *again = (against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.recompute={what}") for what in ("none", "selective", "block"))
+        assert 0 < step_distance(metrics(kept), metrics(expected)) <= STEP_TOLERANCE, (model, name)
+        for other in again:
+            assert numbers(other) == numbers(kept) and model_bytes(other / "model") == model_bytes(kept / "model"), (model, name)
+            assert metrics(other)[0]["peak_bytes"] < metrics(kept)[0]["peak_bytes"], (model, name)
+
+
 def the_same_mesh_gives_the_same_bits(runs):
     """And in bf16 it stays near one rank: a bf16 number is off by up to 2^-9, and the loss is a mean, in which roundings average out."""
     for model, name in itertools.product(MODELS, MESHES) if WHOLE else (("qwen2", "dp4 zero-2"), ("mistral_window", "dp2 sp2 tp2 zero-3")):
@@ -116,6 +127,7 @@ def main():
         any_plan_of_tensor_parallelism(against)
         evaluation_in_a_run(against)
         a_changed_setting_is_seen(against)
+        tiles_and_recomputation(against)
         print(f"{against.count} runs on meshes: losses and norms within {against.worst:.1e}, weights within {against.worst_weights:.1e} of one rank's")
         the_same_mesh_gives_the_same_bits(runs)
         stages_need_less_and_less(runs)

@@ -54,15 +54,24 @@ std::vector<at::Tensor> run_portable(std::string_view name, const std::vector<at
   return out;
 }
 
+const KernelRow* cuda_row(std::string_view name, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs) {
+  return select_kernel(op(name), DeviceKind::cuda, deterministic, attrs, Typed(in).types);
+}
+
 std::vector<at::Tensor> run_row(std::string_view op_name, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
                                 const Attrs& attrs) {
   const OpDef& def = op(op_name);
   const Typed typed(in);
-  const KernelRow* row = select_kernel(def, DeviceKind::cuda, deterministic, attrs, typed.types);
+  const KernelRow* row = cuda_row(op_name, deterministic, in, attrs);
   EXPECT_TRUE(row) << op_name << ": no row";
   if (!row) return run_portable(op_name, in, attrs);
   EXPECT_EQ(row->name, name) << op_name;
   std::vector<at::Tensor> out = outputs(def, in, attrs, typed.types);
+  if (row->tune) {
+    std::vector<at::Tensor> lost;
+    for (const at::Tensor& t : in) lost.push_back(t.defined() ? t.clone() : t);
+    row->tune({lost, out, attrs});
+  }
   row->launch({in, out, attrs});
   return out;
 }
@@ -105,6 +114,21 @@ void print_time(std::string_view op_name, const char* name, const std::vector<at
   for (const std::int64_t extent : in[0].sizes()) shapes += fmt::format(" {}", extent);
   fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {}{} {}\n", ms, bytes / ms / 1e9, 100 * bytes / ms / copied_bytes_per_ms(),
              op_name, shapes, name ? name : "portable");
+}
+
+double milliseconds(const KernelRow& row, const std::vector<at::Tensor>& in, std::vector<at::Tensor>& out, const Attrs& attrs) {
+  std::int64_t bytes = 0;
+  {
+    const ScratchScope measuring(DeviceKind::cuda, nullptr, 0);
+    row.launch({in, out, attrs});
+    bytes = measuring.peak();
+  }
+  constexpr std::int64_t kHead = 256;    // not at the start of a block: see Executor
+  const at::Tensor slot = at::zeros({kHead + bytes}, at::TensorOptions().dtype(at::kByte).device(kGpu));
+  return milliseconds([&] {
+    const ScratchScope scope(DeviceKind::cuda, static_cast<char*>(slot.data_ptr()) + kHead, bytes);
+    row.launch({in, out, attrs});
+  });
 }
 
 }    // namespace sheaf::testing

@@ -40,16 +40,20 @@ at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed);
 
 // The op's own kernel on these tensors; outputs as its rule and dtypes say, on the device of the first operand. Absent operands: undefined.
 std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::Tensor>& in, const Attrs& attrs);
-// The row that is chosen on CUDA; fails the test if it is none, or not `name`.
+// The row that CUDA takes for these tensors; nullptr: none.
+const KernelRow* cuda_row(std::string_view op, bool deterministic, const std::vector<at::Tensor>& in, const Attrs& attrs);
+// Runs it, tuned before where it can be; fails the test if there is none, or not one of that name.
 std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool deterministic, const std::vector<at::Tensor>& in,
                                 const Attrs& attrs);
 
-// Of one call of many.
-double milliseconds(const std::function<void()>& work);
 double copied_bytes_per_ms();    // read and written by a copy of 1 GiB; measured and printed once
 // With SHEAF_TIMES=1: prints how long the row takes on these tensors, and which share of a copy's bandwidth the bytes of its operands and
 // outputs come to. Row nullptr: the op's own kernel.
 bool times_wanted();
 void print_time(std::string_view op, const char* row, const std::vector<at::Tensor>& in, const Attrs& attrs);
+// Of one call of `work` among many.
+double milliseconds(const std::function<void()>& work);
+// Of a call of a row, with its scratch in a slot as in a run.
+double milliseconds(const KernelRow& row, const std::vector<at::Tensor>& in, std::vector<at::Tensor>& out, const Attrs& attrs);
 
 }    // namespace sheaf::testing

@@ -2,6 +2,9 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
 
 #include "gpu/gpu.h"
 
@@ -29,14 +32,11 @@ TEST_P(WideProduct, of_bf16_operands_is_exact_to_fp32) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Rules, WideProduct,
-                         ::testing::Values(Product{"weight", "b s h r d, b s k -> h r d k", {2, 512, 2, 2, 64}, {2, 512, 256}},
-                                           Product{"weight_transposed", "b s k, b s h r d -> k h r d", {2, 512, 256}, {2, 512, 2, 2, 64}},
-                                           Product{"linear", "b n, b k -> n k", {1000, 200}, {1000, 136}},
-                                           Product{"forward", "b s k, n k -> b s n", {2, 100, 64}, {72, 64}},
-                                           Product{"experts", "e t m, e t n -> e m n", {4, 128, 64}, {4, 128, 48}},
-                                           Product{"output_permuted", "b s n, b s k -> k n", {2, 64, 32}, {2, 64, 40}},
-                                           Product{"experts_permuted", "t e m, t e n -> m e n", {128, 4, 64}, {128, 4, 48}},
-                                           Product{"odd", "b n, b k -> n k", {33, 7}, {33, 5}}),
+                         ::testing::Values(Product{"dot", "b k, b k -> ()", {40, 64}, {40, 64}},
+                                           Product{"dots", "b k, b k -> b", {40, 61}, {40, 61}},
+                                           Product{"rows_times_vector", "b s k, k -> b s", {2, 50, 128}, {128}},
+                                           Product{"one_row", "b s k, n k -> b s n", {1, 1, 128}, {72, 128}},
+                                           Product{"outer", "a k, b k -> a b", {40, 1}, {24, 1}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 using AdamwKernel = Gpu;
@@ -91,6 +91,31 @@ TEST_F(SumsqKernel, equals_the_sum_in_fp64_and_repeats_bit_for_bit) {
         EXPECT_NEAR(got[0].item<double>(), exact, 1e-6 * exact) << n << " from " << skipped;
         EXPECT_TRUE(at::equal(got[0], run_row("sumsq", "sheaf", true, {x}, {})[0]));
       }
+}
+
+// SHEAF_TIMES=1: the epilogue over 2^28 elements, against a copy.
+TEST_F(SumsqKernel, times_of_the_epilogue) {
+  if (!std::getenv("SHEAF_TIMES")) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
+  constexpr std::int64_t n = std::int64_t{1} << 28;
+  const auto filled = [](at::ScalarType dtype) { return at::full({n}, 0.01, at::TensorOptions().dtype(dtype).device(kGpu)); };
+  const auto number = [](double x) { return at::full({}, x, at::TensorOptions().dtype(at::kFloat).device(kGpu)); };
+  const at::Tensor from = filled(at::kFloat), to = filled(at::kFloat);
+  const double copy = 2.0 * static_cast<double>(from.nbytes()) / milliseconds([&] { to.copy_(from); });    // bytes a ms
+  fmt::print("copy: {:.2f} TB/s\n", copy / 1e9);
+  const auto print_row = [&](const char* name, const std::vector<at::Tensor>& in, std::vector<at::Tensor> out, const Attrs& attrs,
+                             double bytes) {
+    const double ms = milliseconds(*cuda_row(name, true, in, attrs), in, out, attrs);
+    fmt::print("{:6} g {:9} {:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy\n", name,
+               std::string(in.size() > 1 ? in[3].dtype().name() : in[0].dtype().name()), ms, bytes / ms / 1e9, 100 * bytes / ms / copy);
+  };
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor g = filled(dtype);
+    const auto g_bytes = static_cast<double>(g.nbytes());
+    print_row("sumsq", {g}, {number(0)}, {}, g_bytes);
+    const std::vector<at::Tensor> in = {from,         to,          filled(at::kFloat), g,           number(1),   number(1),
+                                        number(1e-3), number(0.9), number(0.95),       number(0.1), number(0.05)};
+    print_row("adamw", in, {in[0], in[1], in[2]}, {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(true)}}, 24.0 * n + g_bytes);
+  }
 }
 
 using EmbeddingGradKernel = Gpu;

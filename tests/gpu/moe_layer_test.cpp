@@ -8,6 +8,8 @@
 #include <cuda_runtime.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "gpu/routed.h"
 
 using namespace sheaf;
@@ -39,8 +41,8 @@ class Layer {
     x = given({r_.b, r_.s, h}), dy = given({r_.b, r_.s, h});
     const Operand w_bsk = given({r_.b, r_.s, r_.k}), up = given({r_.experts, 2, m, h}), down = given({r_.experts, h, m});
     const Attrs k = {{"k", Int(r_.k)}};
-    const auto product = [&](const char* rule, const Operand& a, const Operand& b, const char* dtype = "same") {
-      return add("grouped_einsum", {a, b, expert_}, {{"rule", Text(rule)}, {"dtype", Text(dtype)}});
+    const auto product = [&](const char* rule, const Operand& a, const Operand& b) {
+      return add("grouped_einsum", {a, b, expert_}, {{"rule", Text(rule)}, {"dtype", Text("same")}});
     };
     const auto by_row = [&](const char* rule, const Operand& a, const Operand& b) {
       return add("einsum", {a, b}, {{"rule", Text(rule)}, {"dtype", Text("same")}});
@@ -56,9 +58,9 @@ class Layer {
 
     const Operand dz = add("dispatch", {dy, slot}, k), dy_rows = by_row("e b s h, e b s -> e b s h", dz, w);
     add("combine_weights", {by_row("e b s h, e b s h -> e b s", dz, y), slot}, k);
-    product("e b s h, e b s m -> e h m", dy_rows, a, "fp32");
+    product("e b s h, e b s m -> e h m", dy_rows, a);
     const Operand da = product("e b s h, e h m -> e b s m", dy_rows, down), dpair = add("gated_grad", {pair, da}, gate);
-    product("e b s g m, e b s h -> e g m h", dpair, rows, "fp32");
+    product("e b s g m, e b s h -> e g m h", dpair, rows);
     add("combine", {product("e b s g m, e g m h -> e b s h", dpair, up), slot}, k);
 
     std::int64_t scratch = 0;

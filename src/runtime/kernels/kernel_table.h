@@ -19,6 +19,8 @@ struct KernelRow {
   void (*launch)(const Args&);                     // on the current device and stream of the thread
   bool deterministic = true;                       // same inputs, same bits
   bool capture_safe = true;                        // no host read, no allocation outside the row's scratch
+  // Called before the first launch of a kind of call, on tensors that nobody reads: tries ways to do it and remembers the best.
+  void (*tune)(const Args&) = nullptr;
 };
 
 // In order of preference.

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
 
 #include "ops/contraction.h"
@@ -16,7 +17,7 @@
 namespace sheaf {
 namespace {
 
-// Weight gradients: bf16 operands, fp32 result, straight from the GEMM's accumulators.
+// bf16 operands, fp32 result, straight from the GEMM's accumulators: what product_rows.cpp does not take.
 bool takes_wide_product(const Attrs& attrs, const Types& in) {
   if (attrs.text("dtype") != "fp32" || in.size() < 2 || !in[1] || !is_half(*in[0]) || in[1]->dtype != in[0]->dtype) return false;
   if (is_empty(*in[0]) || is_empty(*in[1])) return false;
@@ -83,8 +84,8 @@ std::vector<KernelRow> cuda_rows() {
       {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
       {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},
   };
-  // Before the others: "fp32 out" would take einsums that go row by row.
-  for (const std::vector<KernelRow>& more : {cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
+  // Before the others: "fp32 out" and products would take einsums that go row by row, and "fp32 out" products.
+  for (const std::vector<KernelRow>& more : {cuda_product_rows(), cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
     rows.insert(rows.begin(), more.begin(), more.end());
   for (const KernelRow& last : cuda_host_rows()) rows.push_back(last);
   return rows;
