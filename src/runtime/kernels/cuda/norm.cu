@@ -8,12 +8,15 @@ constexpr int kRowsAtATime = kRotate || kChunks == 1 ? 4
                              : kChunks == 4          ? 2
                                                      : 1;
 
-// As a weight of type W sees it.
-template <class W>
-__device__ float rounded(float x) {
-  W y;
-  assign(y, x);
-  return to_float(y);
+// To the type of weights, W.
+template <class W, int n>
+__device__ void round_to(float (&v)[n]) {
+  if constexpr (sizeof(W) == 2)
+#pragma unroll
+    for (int i = 0; i < n; i += 2) {
+      const std::uint32_t pair = to_bf16_pair(v[i], v[i + 1]);
+      v[i] = from_bits(pair), v[i + 1] = __uint_as_float(pair & 0xffff0000u);
+    }
 }
 
 template <class T, class W, int kChunks, bool kRotate, bool kAdd>
@@ -85,7 +88,10 @@ __global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __rest
       for (int k = 0; k < kStep; ++k) {
         unpack<T>(a[k], v[u][c + k]);
 #pragma unroll
-        for (int i = 0; i < n; ++i) a[k][i] = rounded<W>(a[k][i] * r[u]) * scale[k][i];
+        for (int i = 0; i < n; ++i) a[k][i] *= r[u];
+        round_to<W>(a[k]);
+#pragma unroll
+        for (int i = 0; i < n; ++i) a[k][i] *= scale[k][i];
       }
       if constexpr (kRotate) turn(a[0], a[1], cos, sin, 1);
 #pragma unroll
