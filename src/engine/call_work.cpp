@@ -107,6 +107,7 @@ CallWork work_of(const Executor& executor, const Node& node) {
                 &to = executor.memory().places[static_cast<std::size_t>(node.in[0].id)];
     if (from.block == to.block && from.offset == to.offset) return work;
   }
+  if (!node.op->kernel) return work;    // storage only; zeros between the members of a pack are not worth mention
   double written = 0;
   for (const Value v : node.out) written += static_cast<double>(local(v).bytes());
   if (node.op == &op(OpId::part)) {

@@ -90,6 +90,13 @@ std::string Profile::by_part() const {
     if (fresh) order.push_back(call.part);
     ++entry->second.calls, entry->second.seconds += call.time.seconds, entry->second.floor += call.floor;
   }
+  std::map<std::string, std::size_t> first;    // layers stand together, by number, where the first of them was called
+  for (std::size_t i = 0; i < order.size(); ++i) first.try_emplace(numbered(order[i]).first, i);
+  std::stable_sort(order.begin(), order.end(), [&](const std::string& a, const std::string& b) {
+    const auto [stem_a, number_a] = numbered(a);
+    const auto [stem_b, number_b] = numbered(b);
+    return std::pair(first.at(stem_a), number_a) < std::pair(first.at(stem_b), number_b);
+  });
   std::vector<std::vector<std::string>> rows = {{"part", "calls", "ms", "share", "floor ms", "of floor"}};
   for (std::size_t i = 0; i < order.size();) {    // layers one after the other, of equal numbers of calls, are a row
     const auto [stem, number] = numbered(order[i]);
@@ -113,7 +120,7 @@ std::string Profile::by_part() const {
 }
 
 std::string Profile::above_floor() const {
-  constexpr std::size_t kRows = 10;
+  constexpr std::size_t kRows = 10, kTypes = 6;
   std::map<std::string, Sum> sums;
   const Graph& graph = executor_.graph();
   for (const Call& call : calls_) {
@@ -123,6 +130,7 @@ std::string Profile::above_floor() const {
       for (const Value v : *side)
         if (v && !executor_.local_shape(v).empty())
           types.push_back(print(Type{graph.type(v).dtype, executor_.local_shape(v), {}, graph.type(v).routed}, Mesh{}));
+    if (types.size() > kTypes) types.resize(kTypes), types.emplace_back("...");
     Sum& sum = sums[fmt::format("{}\n{}\n{}", call.node->op->name, call.time.kernel, join(types, " "))];
     ++sum.calls, sum.seconds += call.time.seconds, sum.floor += call.floor;
   }
