@@ -109,9 +109,9 @@ bool norm_takes(FloatType type, std::int64_t d, std::int64_t j) {
 }
 
 const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta, const void* w, const NormRows& rows, void* stream) {
-  const RowShape shape = row_shape(rows);
-  const RowLayout layout = row_layout(rows);
-  with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
+  const RowLayout layout = row_layout(rows, false);
+  const RowShape shape = row_shape(rows, layout);
+  with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
     const auto launch = [&](auto kernel) {
       const unsigned blocks = num_blocks(items_of(shape, kRowsAtATime<kChunks, kRotate>), layout.groups());
       kernel<<<blocks, layout.threads(), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),
