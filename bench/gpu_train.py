@@ -40,7 +40,7 @@ def run_sheaf(arguments, folder):
     extra = ["--profile", str(arguments.steps)] if arguments.profile else []
     subprocess.run([arguments.sheaf, "train", str(folder / "run.json"), "--nproc", str(arguments.gpus), *arguments.settings, *extra], check=True)
     steps = [json.loads(line) for line in open(folder / "sheaf" / "metrics.jsonl")]
-    timed = steps[arguments.steps // 3:-1 if arguments.profile else None]    # the profiled step waits after every call
+    timed = steps[arguments.steps // 3:-1 if arguments.profile else None]    # the profiled step runs call by call
     median = statistics.median(step["step_ms"] for step in timed)
     return {"name": "Sheaf", "step_ms": round(median, 1), "tokens_per_s": round(arguments.micro_batch * arguments.seq / median * 1e3),
             "peak_gib": round(max(step["peak_bytes"] for step in steps) / 2**30, 2), "first_loss": round(steps[0]["loss"], 4)}

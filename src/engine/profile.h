@@ -1,18 +1,48 @@
 #pragma once
+// Where the time of a timed step went.
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "engine/call_work.h"
 #include "runtime/executor.h"
+#include "runtime/peak_rate.h"
 
 namespace sheaf {
 
-// Where the time of the last timed step went, summed by op and kernel: calls, milliseconds, share, flop/s and bytes/s as the rules count
-// them.
-std::string profile_table(const Executor& executor);
+class Profile {
+ public:
+  // Of the last step of `executor`, whose calls were timed; a floor is the longer of a call's flops and bytes at these rates.
+  Profile(const Executor& executor, const DeviceRates& rates);
 
-// The same calls one by one as a Chrome trace (JSON, the format of chrome://tracing and Perfetto): a complete event ("ph": "X", "ts" and
-// "dur" in microseconds from the start of the step) per call, on the thread of the device, with op, kernel, result, flops and bytes; above
-// them, on a thread of its own, one per segment and micro-batch.
-std::string profile_trace(const Executor& executor, std::int64_t step);
+  // Tables: by op and kernel; by part of the model, equal layers together; the kinds of calls (one op, kernel and types) that are furthest
+  // above their floor.
+  std::string text() const;
+
+  // A Chrome trace (JSON, the format of chrome://tracing and Perfetto), times in microseconds from the start of the step: a thread per
+  // stream with a complete event ("ph": "X") per call, above them one with an event per segment and micro-batch, and a counter of the bytes
+  // that live in the arena.
+  std::string trace(std::int64_t step) const;
+
+ private:
+  struct Call {
+    CallTime time;
+    const Node* node;
+    std::string part;
+    CallWork work;
+    double floor;    // seconds
+  };
+  std::string by_op() const;
+  std::string by_part() const;
+  std::string above_floor() const;
+
+  const Executor& executor_;
+  DeviceRates rates_;
+  std::vector<Call> calls_;
+  double total_ = 0, beside_ = 0, waited_ = 0;    // seconds: of calls on the main stream, of those beside it, of waiting for these
+};
+
+// The same for a person: writes OUTPUT/profile_step_N.json, returns the tables and where it is.
+std::string write_profile(const Executor& executor, const DeviceRates& rates, const std::string& output, std::int64_t step);
 
 }    // namespace sheaf

@@ -90,13 +90,6 @@ void set_rates(Executor& executor, const RunConfig& config, const Rates& rates, 
   executor.set_argument("bias2", config.optimizer.bias_correction ? 1 - std::pow(rates.beta2, t) : 1.0);
 }
 
-void report_profile(RunLog& log, const Executor& executor, const std::string& output, std::int64_t step) {
-  log.say(profile_table(executor));
-  const std::string path = fmt::format("{}/profile_step_{}.json", output, step);
-  write_file_atomically(path, profile_trace(executor, step));
-  log.say(fmt::format("trace of step {}: {} (opens in ui.perfetto.dev and chrome://tracing)", step, path));
-}
-
 // Setting up, above all measuring kernels' scratch, takes and frees many blocks, which glibc keeps for later: a third of what a small run
 // needs. A step allocates nothing of the kind.
 void return_freed_memory() {
@@ -208,7 +201,7 @@ class Run {
       record.last_checkpoint = std::max(saver_->last_complete(), resumed_at_);
       if (log_) log_->add(record);
       if (log_ && in_.quiet()) in_.flags.watch(record);
-      if (log_ && done_.step == in_.flags.profile) report_profile(*log_, executor_, config_.run.output, done_.step);
+      if (log_ && done_.step == in_.flags.profile) log_->say(write_profile(executor_, rates_, config_.run.output, done_.step));
       interrupted = stopped();
       if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
         save_failed(saver_->save(executor_, done_));
@@ -261,6 +254,7 @@ class Run {
     }
     flops_per_token_ = model_flops_per_token(in_.model, config_.data.seq_len) / static_cast<double>(config_.parallel.ranks);
     peak_flops_ = in_.quiet() || (rank_.transport && in_.device == DeviceKind::cpu) ? 0 : measured_matmul_rate(in_.device, in_.compute());
+    if (in_.flags.profile > 0 && rank_.is_first()) rates_ = measured_rates(in_.device, in_.compute());
     peak_bytes_ = most_bytes("the start");
     return_freed_memory();
   }
@@ -347,6 +341,7 @@ class Run {
   Experts experts_ = experts_of(in_.model.model_type).front();    // in what is written
   Progress done_;
   std::int64_t resumed_at_ = 0;    // step of the checkpoint that the run began with
+  DeviceRates rates_;              // rank 0, for --profile
   double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;
 };
 

@@ -59,10 +59,9 @@ struct Executor::Impl {
   std::optional<DynamicRows> dynamic;
   std::int64_t num_micro_batches = 1;
   std::optional<StepSlots> slots;
-  bool timing = false;
-  std::chrono::steady_clock::time_point step_begin;
   std::int64_t micro_batch = 0;    // that `rest` is at
-  std::vector<CallTime> times;
+  bool timing = false;
+  std::optional<CallTimer> timer;         // once calls were timed
   std::optional<SegmentGraphs> graphs;    // last: they go before what they work on
 
   explicit Impl(const ExecutorOptions& o) : options(o), stream(stream_of(o)) {}
@@ -82,6 +81,8 @@ struct Executor::Impl {
   void launch_in_slot(Call& call);
   void run(Segment segment);
   void run_calls(Segment segment);
+  template <class Work>
+  void timed(Segment segment, std::size_t n, Track track, const Work& work);
 };
 
 void check_device(DeviceKind device) {
@@ -237,21 +238,32 @@ void Executor::Impl::run(Segment segment) {
   timing ? run_calls(segment) : graphs->run(segment, [&] { run_calls(segment); });
 }
 
+template <class Work>
+void Executor::Impl::timed(Segment segment, std::size_t n, Track track, const Work& work) {
+  if (!timing) return work();
+  const std::string_view kernel = track == Track::waits ? "" : calls[static_cast<std::size_t>(segment)][n].kernel();
+  timer->run({segment, n, kernel, track, micro_batch}, work);
+}
+
 void Executor::Impl::run_calls(Segment segment) {
   auto& list = calls[static_cast<std::size_t>(segment)];
   dynamic->begin();
   for (std::size_t n = 0; n < list.size(); ++n) {
     Call& call = list[n];
     if (!call.launches()) continue;
-    const auto begin = std::chrono::steady_clock::now();
-    if (side)
-      for (const std::size_t other : call.awaits) side->wait_for(other);
+    if (side && !call.awaits.empty())
+      timed(segment, n, Track::waits, [&] {
+        for (const std::size_t other : call.awaits) side->wait_for(other);
+      });
     if (call.collective && !call.dynamic) {
-      const auto run = [&] { call.collective->run(call.in, call.out, call.scratch); };
-      side && !timing && communicates(*call.node) ? side->run(n, run) : run();    // nothing waits for the local ones
+      const bool beside = side && communicates(*call.node);    // nothing waits for the local ones
+      const auto run = [&] {
+        timed(segment, n, beside ? Track::collectives : Track::main, [&] { call.collective->run(call.in, call.out, call.scratch); });
+      };
+      beside ? side->run(n, run) : run();
     } else {
       try {
-        call.dynamic ? dynamic->run(call, segment, n) : launch_in_slot(call);
+        timed(segment, n, Track::main, [&] { call.dynamic ? dynamic->run(call, segment, n) : launch_in_slot(call); });
       } catch (const RankFailure&) {
         throw;
       } catch (const std::exception& error) {
@@ -260,12 +272,8 @@ void Executor::Impl::run_calls(Segment segment) {
                     what.substr(0, what.find('\n')));
       }
     }
-    if (!timing) continue;
-    if (options.device == DeviceKind::cuda) persistent.narrow(0, 0, 1).cpu();    // waits for the stream
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin, before = begin - step_begin;
-    times.push_back({segment, n, call.kernel(), taken.count(), before.count(), micro_batch});
   }
-  if (side) side->wait_for_all();
+  if (side) timed(segment, list.size(), Track::waits, [&] { side->wait_for_all(); });
 }
 
 Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::make_unique<Impl>(options)) {
@@ -328,8 +336,7 @@ void Executor::run_step() {
   Impl& m = *impl_;
   const c10::StreamGuard on_stream(m.stream);
   take_lasting_workspaces(m.options.device, m.options.device_index);    // again: the thread may be another one than the constructor's
-  m.times.clear();
-  m.step_begin = std::chrono::steady_clock::now();
+  if (m.timing) m.timer->begin_step();
   m.graphs->begin_step();
   m.slots->give_arguments();
   m.run(Segment::prologue);
@@ -342,6 +349,7 @@ void Executor::run_step() {
   m.run(Segment::epilogue);
   if (m.options.transport) m.options.transport->wait();    // with a time limit, which a copy has not
   m.slots->take_metrics();
+  if (m.timing) m.timer->end_step();
 }
 
 std::int64_t Executor::planned_bytes() const {
@@ -371,7 +379,13 @@ std::string Executor::describe() const {
 }
 
 std::string Executor::graphs() const { return impl_->graphs->text(); }
-void Executor::time_calls(bool on) { impl_->timing = on; }
-const std::vector<Executor::CallTime>& Executor::call_times() const { return impl_->times; }
+void Executor::time_calls(bool on) {
+  impl_->timing = on;
+  if (on && !impl_->timer) impl_->timer.emplace(impl_->options.device);
+}
+const std::vector<CallTime>& Executor::call_times() const {
+  SHEAF_CHECK(impl_->timer, "no calls were timed");
+  return impl_->timer->times();
+}
 
 }    // namespace sheaf

@@ -1,6 +1,5 @@
 #pragma once
 // Runs the plan of a training step on one device: a flat list of kernel calls on views whose addresses never change.
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <span>
@@ -9,6 +8,7 @@
 
 #include "comm/transport.h"
 #include "passes/plan_memory.h"
+#include "runtime/call_timer.h"
 #include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
@@ -67,15 +67,8 @@ class Executor {
   // Which segments are captured as CUDA graphs and why others are not; "" where none are wanted or the device has none.
   std::string graphs() const;
 
-  // Each call of the last step, if timing is on (it synchronises the device after each call). Seconds; `begin` from the start of the step.
-  struct CallTime {
-    Segment segment;
-    std::size_t node;
-    std::string_view kernel;
-    double seconds;
-    double begin;
-    std::int64_t micro_batch;    // 0 in prologue, first and epilogue
-  };
+  // The calls of the last step, if timing is on; then no segment is a graph. Measured on the device, each on its stream, without waiting in
+  // between.
   void time_calls(bool on);
   const std::vector<CallTime>& call_times() const;
 

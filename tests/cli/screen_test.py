@@ -174,7 +174,7 @@ class Profile(Case):
         threads = {e["args"]["name"]: e["tid"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
         self.assertEqual(names, {"process_name": "sheaf, step 3"})
         of = lambda thread: [e for e in trace["traceEvents"] if e["ph"] == "X" and e["tid"] == threads[thread]]
-        calls, segments = of("calls"), of("segments")
+        calls, segments = of("main"), of("segments")
         self.assertEqual([s["name"] for s in segments], ["prologue", "first", "rest 1", "rest 2", "epilogue"])
         for events in (calls, segments):
             for a, b in zip(events, events[1:]):
@@ -186,13 +186,22 @@ class Profile(Case):
         self.assertEqual(sum(s["args"]["calls"] for s in segments), len(calls))
         self.assertGreater(len(calls), 100)
         for call in calls:
-            self.assertEqual(set(call["args"]), {"op", "kernel", "micro_batch", "out", "flops", "bytes"})
+            self.assertEqual(set(call["args"]), {"op", "kernel", "micro_batch", "part", "out", "flops", "bytes", "floor_us"})
+        arena = [e for e in trace["traceEvents"] if e["ph"] == "C"]
+        self.assertEqual([e["ts"] for e in arena], [c["ts"] for c in calls])
+        self.assertTrue(all(e["name"] == "arena" and e["args"]["bytes"] >= 0 for e in arena))
+        self.assertGreater(max(e["args"]["bytes"] for e in arena), 0)
         # Nothing but calls takes time worth mention: of this tiny model's step, in calls of a microsecond, more than half on a quiet machine.
         # A fifth: another process may take the processor between two calls.
         total, step = sum(c["dur"] for c in calls), self.metrics()[2]["step_ms"] * 1e3
         self.assertTrue(step / 5 < total < step, (total, step))
         table = float(re.search(r"all calls: ([\d.]+) ms", done.stdout)[1])
         self.assertAlmostEqual(total / 1e3, table, delta=0.0051)    # the table has two places
+        parts = {c["args"]["part"] for c in calls}
+        self.assertTrue(parts >= {"prologue", "embedding", "model.layers.0", "head", "epilogue"}, parts)
+        for heading in (r"op +kernel +calls +ms +share +TFLOP/s +GB/s +floor ms +of floor", r"part +calls +ms +share +floor ms +of floor",
+                        "furthest above their floor:"):
+            self.assertRegex(done.stdout, heading)
 
 
 unittest.main()

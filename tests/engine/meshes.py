@@ -87,7 +87,7 @@ class Runs:
     def train(self, file, on, *more, output=None):
         """Trains and returns the output folder."""
         output = output or self.output()
-        done = subprocess.run(self.command(file, on, output, *more), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(self.command(file, on, output, *more), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
         return output
 
@@ -131,8 +131,12 @@ def step_distance(found, expected):
 class Against:
     """One rank's runs, each made once, and what runs on meshes are beside them."""
 
+    # Settings with which one rank adds in another order. A kind of models whose curves may part for that alone (a router's near tie) names
+    # some: what differs from one rank must be what one of these computes.
+    SUMMED_OTHERWISE = ()
+
     def __init__(self, runs):
-        self.runs, self.found, self.worst, self.worst_weights, self.count, self.failed = runs, {}, 0.0, 0.0, 0, []
+        self.runs, self.found, self.worst, self.worst_weights, self.count, self.failed, self.parted = runs, {}, 0.0, 0.0, 0, [], []
 
     # What a kind of models adds.
     def file(self, model, packing, accumulation):
@@ -165,13 +169,24 @@ class Against:
             self.failed.append(f"{where}: exit code {code}, {stderr}")
             print("FAILED", self.failed[-1], flush=True)
             return None
-        found, wanted = metrics(output), metrics(expected)
-        steps, weights = step_distance(found, wanted), distance(output / "model", expected / "model")
+        good, steps, weights, said = self.compare(output, expected)
+        for other in self.SUMMED_OTHERWISE if not good else ():
+            again = self.compare(output, self.of(model, packing, accumulation, *more, other)[1])
+            if again[0]:
+                print(f"parted: {where} is {steps:.1e} from one rank, which is as far from itself with {other}", flush=True)
+                self.parted.append(where)
+                good, steps, weights, said = again
+                break
         self.worst, self.worst_weights = max(self.worst, steps), max(self.worst_weights, weights)
-        said, good = self.compare_more(found, wanted)
         where += f": steps {steps:.1e}, weights {weights:.1e}{said}"
-        good = good and steps <= STEP_TOLERANCE and weights <= WEIGHT_TOLERANCE
         print("passed" if good else "FAILED", where, flush=True)
         if not good:
             self.failed.append(where)
         return output
+
+    def compare(self, output, expected):
+        """Whether it is good; how far steps and weights are; what is said of them."""
+        found, wanted = metrics(output), metrics(expected)
+        steps, weights = step_distance(found, wanted), distance(output / "model", expected / "model")
+        said, good = self.compare_more(found, wanted)
+        return good and steps <= STEP_TOLERANCE and weights <= WEIGHT_TOLERANCE, steps, weights, said

@@ -1,6 +1,7 @@
 // A whole training step, attention model included, on the GPU against the CPU.
 #include "runtime/executor.h"
 
+#include <chrono>
 #include <thread>
 
 #include "gpu/small_step.h"
@@ -51,6 +52,28 @@ TEST_F(ExecutorOnGpu, experts_in_fp32_equal_the_cpu_and_are_near_it_in_bf16) {
   Executor e(step_graph(DType::bf16, true), {.device = DeviceKind::cuda, .deterministic = true});
   for (const char* row : {"grouped, fp32 of bf16", "rows times numbers", "rows times rows"})
     EXPECT_NE(e.describe().find(row), std::string::npos) << row;
+}
+
+// By events on the stream, which nothing waits for in between.
+TEST_F(ExecutorOnGpu, timed_calls_follow_each_other_inside_the_step) {
+  Executor e(step_graph(DType::bf16), {.device = DeviceKind::cuda});
+  e.run_step();    // libraries make what they make once
+  e.time_calls(true);
+  for (int i = 0; i < 2; ++i) {    // the second time events are used again
+    const auto begin = std::chrono::steady_clock::now();
+    e.run_step();
+    const double step = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    double end = 0, total = 0;
+    for (const CallTime& call : e.call_times()) {
+      EXPECT_EQ(call.track, Track::main);
+      EXPECT_GE(call.begin, end - 2e-6) << call.kernel;    // events resolve half a microsecond, and these are differences of two
+      EXPECT_GE(call.seconds, 0) << call.kernel;
+      end = call.begin + call.seconds, total += call.seconds;
+    }
+    EXPECT_GT(e.call_times().size(), 50u);
+    EXPECT_LT(end, step);
+    EXPECT_GT(total, 0.2 * end);    // the host is between the calls of this tiny model
+  }
 }
 
 TEST_F(ExecutorOnGpu, runs_on_another_thread_than_it_was_made_on) {

@@ -12,7 +12,7 @@ constexpr int kUnroll = 4;    // accesses of a thread that are asked for before 
 // For 16 bits the hardware's exponential does: its error of |x| 2^-24 vanishes in their rounding.
 template <class T>
 __device__ float exponential(float x) {
-  return sizeof(T) == 2 ? __expf(x) : expf(x);
+  return sizeof(T) == 2 ? fast_exp(x) : expf(x);
 }
 
 __device__ std::int64_t label_of(const Labels& labels, std::int64_t row) {

@@ -8,12 +8,15 @@ constexpr int kRowsAtATime = kRotate || kChunks == 1 ? 4
                              : kChunks == 4          ? 2
                                                      : 1;
 
-// As a weight of type W sees it.
-template <class W>
-__device__ float rounded(float x) {
-  W y;
-  assign(y, x);
-  return to_float(y);
+// To the type of weights, W.
+template <class W, int n>
+__device__ void round_to(float (&v)[n]) {
+  if constexpr (sizeof(W) == 2)
+#pragma unroll
+    for (int i = 0; i < n; i += 2) {
+      const std::uint32_t pair = to_bf16_pair(v[i], v[i + 1]);
+      v[i] = from_bits(pair), v[i + 1] = __uint_as_float(pair & 0xffff0000u);
+    }
 }
 
 template <class T, class W, int kChunks, bool kRotate, bool kAdd>
@@ -85,7 +88,10 @@ __global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __rest
       for (int k = 0; k < kStep; ++k) {
         unpack<T>(a[k], v[u][c + k]);
 #pragma unroll
-        for (int i = 0; i < n; ++i) a[k][i] = rounded<W>(a[k][i] * r[u]) * scale[k][i];
+        for (int i = 0; i < n; ++i) a[k][i] *= r[u];
+        round_to<W>(a[k]);
+#pragma unroll
+        for (int i = 0; i < n; ++i) a[k][i] *= scale[k][i];
       }
       if constexpr (kRotate) turn(a[0], a[1], cos, sin, 1);
 #pragma unroll
@@ -103,9 +109,9 @@ bool norm_takes(FloatType type, std::int64_t d, std::int64_t j) {
 }
 
 const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta, const void* w, const NormRows& rows, void* stream) {
-  const RowShape shape = row_shape(rows);
-  const RowLayout layout = row_layout(rows);
-  with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
+  const RowLayout layout = row_layout(rows, false);
+  const RowShape shape = row_shape(rows, layout);
+  with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
     const auto launch = [&](auto kernel) {
       const unsigned blocks = num_blocks(items_of(shape, kRowsAtATime<kChunks, kRotate>), layout.groups());
       kernel<<<blocks, layout.threads(), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),

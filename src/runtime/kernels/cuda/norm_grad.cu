@@ -25,7 +25,9 @@ __global__ void __launch_bounds__(kResident<kChunks>)
     const RowRun rows = rows_of<kRows, kRotate>(s, first + group);
     const auto live = [&](int u, int c) { return u < rows.count && column(c) < s.d; };
     const auto place = [&](int u, int c) { return (rows.first + u) * s.d + column(c); };
-    uint4 v[kRows][kChunks] = {}, g[kRows][kChunks] = {};
+    // Of dsum as well, if there are registers for it: the sums of the row need not be waited for.
+    constexpr bool kAhead = kAdd && kChunks <= 4 && kRows == 1;
+    uint4 v[kRows][kChunks] = {}, g[kRows][kChunks] = {}, ahead[kAhead ? kChunks : 1] = {};
 #pragma unroll
     for (int u = 0; u < kRows; ++u)
 #pragma unroll
@@ -33,8 +35,9 @@ __global__ void __launch_bounds__(kResident<kChunks>)
         if (live(u, c)) {
           v[u][c] = load_packed(x + place(u, c));
           g[u][c] = load_packed(dy + place(u, c));
+          if constexpr (kAhead) ahead[c] = load_packed(dsum + place(u, c));
         }
-    float cos[n], sin[n];
+    float cos[n] = {}, sin[n] = {};    // finite where there is no row: its zeros are turned, too
     if constexpr (kRotate)
       if (rows.count > 0) load_angles(cos, sin, s, rows.token, lane);
     // x, and t's factors w and dy, of chunks c to c + kStep of row u.
@@ -74,7 +77,9 @@ __global__ void __launch_bounds__(kResident<kChunks>)
 #pragma unroll
         for (int k = 0; k < kStep; ++k) {
           float out[n] = {};
-          if constexpr (kAdd)
+          if constexpr (kAhead)
+            unpack<T>(out, ahead[c + k]);
+          else if constexpr (kAdd)
             if (live(u, c + k)) unpack<T>(out, load_packed(dsum + place(u, c + k)));
 #pragma unroll
           for (int i = 0; i < n; ++i) {
@@ -122,11 +127,11 @@ __global__ void __launch_bounds__(kSide* kSide) add_parts(float* __restrict__ dw
 // As many as run at a time on an H100 or H200, whatever the device, if there are rows for all: they fix the order of dw's sums.
 std::int64_t rms_norm_parts(const NormRows& rows) {
   constexpr int kMultiprocessors = 132;
-  const RowLayout layout = row_layout(rows);
+  const RowLayout layout = row_layout(rows, true);
   std::int64_t blocks = 0;
-  with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
+  with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
     const std::int64_t most = kMultiprocessors * (kResident<kChunks> / layout.threads());
-    blocks = num_blocks(items_of(row_shape(rows), kRowsAtATime<kChunks, kRotate>), layout.groups());
+    blocks = num_blocks(items_of(row_shape(rows, layout), kRowsAtATime<kChunks, kRotate>), layout.groups());
     if (blocks > most) blocks = most;
   });
   return blocks;
@@ -134,12 +139,12 @@ std::int64_t rms_norm_parts(const NormRows& rows) {
 
 const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const void* x, const void* w, const void* dy, const void* dsum,
                                  const NormRows& rows, void* stream) {
-  const RowShape shape = row_shape(rows);
-  const RowLayout layout = row_layout(rows);
+  const RowLayout layout = row_layout(rows, true);
+  const RowShape shape = row_shape(rows, layout);
   const auto blocks = static_cast<unsigned>(rms_norm_parts(rows));
   const auto shared = layout.groups() > 1 ? static_cast<std::size_t>(layout.groups() * rows.d) * sizeof(float) : 0;    // at most 32 KiB
   const auto on = static_cast<gpuStream_t>(stream);
-  with_constants(rows, [&]<class T, class W, int kChunks, bool kRotate>() {
+  with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
     const auto items = static_cast<unsigned>(items_of(shape, kRowsAtATime<kChunks, kRotate>));
     const auto launch = [&](auto kernel) {
       kernel<<<blocks, layout.threads(), shared, on>>>(static_cast<T*>(dx), dw_parts, static_cast<const T*>(x), static_cast<const W*>(w),

@@ -99,19 +99,20 @@ inline int power_of_two_from(std::int64_t n) {
   return power;
 }
 inline std::int64_t accesses(FloatType type, std::int64_t d) { return d / (type == FloatType::fp32 ? 4 : 8); }
-inline RowLayout row_layout(const NormRows& rows) {
+// narrow: four chunks of a row rather than eight, where a block has threads enough: for kernels that keep much of each.
+inline RowLayout row_layout(const NormRows& rows, bool narrow) {
   const std::int64_t all = accesses(rows.type, rows.d);
   if (rows.cos) return {power_of_two_from(all / 2), 2};
-  const int chunks = all <= kWarp ? 1 : all <= 4 * kWarp ? 4 : 8;
+  const int chunks = all <= kWarp ? 1 : all <= 4 * (narrow ? kMaxThreads : kWarp) ? 4 : 8;
   return {power_of_two_from((all + chunks - 1) / chunks), chunks};
 }
-inline RowShape row_shape(const NormRows& rows) {
+inline RowShape row_shape(const NormRows& rows, const RowLayout& layout) {
   const bool rotate = rows.cos;
   return {rotate ? rows.tokens : 1,
           rotate ? rows.heads : rows.tokens * rows.heads,
           static_cast<int>(rows.d),
           static_cast<int>(rows.j),
-          row_layout(rows).width,
+          layout.width,
           rows.eps,
           rows.cos,
           rows.sin};
@@ -130,9 +131,9 @@ void with_types(const NormRows& rows, F&& f) {
     f.template operator()<std::uint16_t, std::uint16_t, kChunks, kRotate>();
 }
 template <class F>
-void with_constants(const NormRows& rows, F&& f) {
+void with_constants(const NormRows& rows, const RowLayout& layout, F&& f) {
   if (rows.cos) return with_types<2, true>(rows, f);
-  switch (row_layout(rows).chunks) {
+  switch (layout.chunks) {
     case 1:
       return with_types<1, false>(rows, f);
     case 4:

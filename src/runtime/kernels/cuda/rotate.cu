@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T
 }    // namespace
 
 const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream) {
-  const RowShape shape = row_shape(rows);
-  const RowLayout layout = row_layout(rows);
+  const RowLayout layout = row_layout(rows, false);
+  const RowShape shape = row_shape(rows, layout);
   const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups());
   const auto on = static_cast<gpuStream_t>(stream);
   const float sign = inverse ? -1 : 1;
