@@ -97,11 +97,9 @@ CallWork work_of(const Executor& executor, const Node& node) {
 
   CallWork work;
   if (!is_move(*node.op)) work.flops = flops(*node.op, node.attrs, types);
+  bool known = false;    // the narrowest: what a product multiplies, which it may add to something wider
   for (const Operand& x : operands)
-    if (is_float(x.type.dtype)) {
-      work.dtype = x.type.dtype;
-      break;
-    }
+    if (is_float(x.type.dtype) && (!known || size_bytes(x.type.dtype) < size_bytes(work.dtype))) work.dtype = x.type.dtype, known = true;
   if (node.op == &op(OpId::set)) {
     const Place &from = executor.memory().places[static_cast<std::size_t>(node.in[1].id)],
                 &to = executor.memory().places[static_cast<std::size_t>(node.in[0].id)];

@@ -91,6 +91,7 @@ void DynamicRows::compute(Call& call) {
 }
 
 void DynamicRows::run(Call& call, Segment segment, std::size_t n) {
+  const PooledAllocations pooled;
   for (std::size_t i = 0; i < call.in.size(); ++i)
     if (call.node->in[i]) call.in[i] = views_[static_cast<std::size_t>(call.node->in[i].id)];
   exchanges_rows(*call.node->op) ? exchange(call) : compute(call);
@@ -110,7 +111,7 @@ void DynamicRows::run(Call& call, Segment segment, std::size_t n) {
 void DynamicRows::measured(const std::function<void()>& work) {
   const ScratchScope scope(device_.is_cuda() ? DeviceKind::cuda : DeviceKind::cpu, nullptr, 0);
   work();
-  peak_ = std::max(peak_, held_ + scope.peak());
+  peak_ = std::max({peak_, held_ + scope.peak(), device_.is_cuda() ? pooled_bytes(device_.index()) : 0});
 }
 
 }    // namespace sheaf

@@ -15,6 +15,7 @@ namespace {
 constexpr std::int64_t kAlign[2] = {64, 256};    // cpu, cuda: what LibTorch's own allocators give, or what its kernels ask for
 thread_local ScratchScope* t_current[2] = {nullptr, nullptr};
 thread_local std::int64_t t_stray[2] = {0, 0};
+thread_local int t_pooled = 0;
 c10::DeleterFnPtr inner_deleter = nullptr;
 
 void free_served(void* pointer) {
@@ -119,7 +120,12 @@ void install_scratch_allocators() {
 std::int64_t num_stray_allocations(DeviceKind device) { return t_stray[static_cast<int>(device)]; }
 void count_stray_allocation(DeviceKind device) { ++t_stray[static_cast<int>(device)]; }
 
+PooledAllocations::PooledAllocations() { ++t_pooled; }
+PooledAllocations::~PooledAllocations() { --t_pooled; }
+bool allocations_are_pooled() { return t_pooled > 0; }
+
 #ifndef SHEAF_CUDA
+std::int64_t pooled_bytes(int) { return 0; }
 void install_cuda_scratch_allocator() {}
 void take_lasting_workspaces(DeviceKind, int) {}
 #endif

@@ -50,6 +50,18 @@ class ScratchScope {
   ScratchScope* outer_;
 };
 
+// While it lives, what the thread allocates on a GPU and no slot serves comes from a pool of the current stream, where it returns when it
+// is freed: rows of experts, whose number is known only when the router has decided. Freeing for good would wait for the device each time.
+class PooledAllocations {
+ public:
+  PooledAllocations();
+  ~PooledAllocations();
+  PooledAllocations(const PooledAllocations&) = delete;
+  PooledAllocations& operator=(const PooledAllocations&) = delete;
+};
+bool allocations_are_pooled();         // for the allocators
+std::int64_t pooled_bytes(int gpu);    // of all pools on it, in use or not
+
 // Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.
 void install_scratch_allocators();
 

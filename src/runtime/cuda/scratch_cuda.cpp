@@ -8,6 +8,8 @@
 #include <cuda_runtime_api.h>
 #include <torch/csrc/cuda/CUDAPluggableAllocator.h>
 
+#include <map>
+#include <mutex>
 #include <set>
 #include <utility>
 
@@ -18,13 +20,82 @@
 namespace sheaf {
 namespace {
 
-void* allocate(std::size_t bytes, int device, cudaStream_t) {
+// Blocks that were freed and wait for the next who wants as much, by (GPU, stream): the stream orders the two uses.
+class Pools {
+ public:
+  void* take(std::size_t bytes, int device, cudaStream_t stream) {
+    const std::size_t size = rounded(bytes);
+    {
+      const std::lock_guard lock(mutex_);
+      auto& free = free_[{device, stream}];
+      if (const auto found = free.lower_bound(size); found != free.end() && found->first <= size + size / 4) {
+        void* const pointer = found->second;
+        free.erase(found);
+        return pointer;
+      }
+    }
+    void* pointer = nullptr;
+    if (cudaMalloc(&pointer, size) != cudaSuccess) {
+      cudaGetLastError();
+      release_free(device);
+      if (cudaMalloc(&pointer, size) != cudaSuccess) return nullptr;
+    }
+    const std::lock_guard lock(mutex_);
+    blocks_[pointer] = {size, device, stream};
+    return pointer;
+  }
+  bool give_back(void* pointer) {
+    const std::lock_guard lock(mutex_);
+    const auto found = blocks_.find(pointer);
+    if (found == blocks_.end()) return false;
+    free_[{found->second.device, found->second.stream}].emplace(found->second.size, pointer);
+    return true;
+  }
+  std::int64_t bytes(int device) {
+    const std::lock_guard lock(mutex_);
+    std::int64_t sum = 0;
+    for (const auto& [pointer, block] : blocks_)
+      if (block.device == device) sum += static_cast<std::int64_t>(block.size);
+    return sum;
+  }
+
+ private:
+  // Steps of an eighth: numbers of rows that differ little ask for the same.
+  static std::size_t rounded(std::size_t bytes) {
+    std::size_t step = 512;
+    while (step * 16 <= bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
+  void release_free(int device) {
+    const std::lock_guard lock(mutex_);
+    for (auto& [where, free] : free_) {
+      if (where.first != device) continue;
+      for (const auto& [size, pointer] : free) cudaFree(pointer), blocks_.erase(pointer);
+      free.clear();
+    }
+  }
+
+  struct Block {
+    std::size_t size;
+    int device;
+    cudaStream_t stream;
+  };
+  std::mutex mutex_;
+  std::map<void*, Block> blocks_;
+  std::map<std::pair<int, cudaStream_t>, std::multimap<std::size_t, void*>> free_;
+};
+Pools& pools() {
+  static Pools& all = *new Pools;    // never destroyed: at the end of the process CUDA may be gone already
+  return all;
+}
+
+void* allocate(std::size_t bytes, int device, cudaStream_t stream) {
   if (bytes == 0) return nullptr;
   ScratchScope* scope = ScratchScope::current(DeviceKind::cuda);
   if (scope)
     if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return pointer;
-  void* pointer = nullptr;
-  if (const cudaError_t error = cudaMalloc(&pointer, bytes); error != cudaSuccess) {
+  void* pointer = allocations_are_pooled() ? pools().take(bytes, device, stream) : nullptr;
+  if (const cudaError_t error = pointer ? cudaSuccess : cudaMalloc(&pointer, bytes); error != cudaSuccess) {
     cudaGetLastError();    // an out of memory is not sticky; the next call must not report it again
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
@@ -45,12 +116,15 @@ void release(void* pointer, std::size_t, int, cudaStream_t) {
     if (scope->take_back(pointer)) return;
     scope->forget(pointer);
   }
+  if (pools().give_back(pointer)) return;
   // Waits for the device, so that no kernel still uses the memory. It fails when the process ends, and for a pointer out of a slot whose
   // row is over, which the executor has reported: the error must not be taken for that of the next launch.
   if (cudaFree(pointer) != cudaSuccess) cudaGetLastError();
 }
 
 }    // namespace
+
+std::int64_t pooled_bytes(int gpu) { return pools().bytes(gpu); }
 
 void install_cuda_scratch_allocator() {
   namespace pluggable = torch::cuda::CUDAPluggableAllocator;
