@@ -16,7 +16,7 @@ OpDef softmax_grad() {
                 at::mul_out(a.out[0], a.in[0].sub(a.in[1].unsqueeze(-1)).exp_(), a.in[2].unsqueeze(-1));
                 if (n == 0) return;
                 const auto [local, elsewhere] = owned(a.in[4], a.owner_begin, n);
-                a.out[0].scatter_add_(-1, local.unsqueeze(-1), a.in[3].masked_fill(elsewhere, 0).unsqueeze(-1));
+                a.out[0].scatter_add_(-1, local.unsqueeze(-1), a.in[3].masked_fill(elsewhere, 0).to(a.out[0].scalar_type()).unsqueeze(-1));
               },
           .in_place = true,
           .cases = {{.dims = {{"..", {2, 3}}, {"v", {7}}}, .domain = {Real, Real, Real, Real, Label("v")}}}};
