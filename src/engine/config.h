@@ -49,7 +49,8 @@ struct RunOptions {
   std::int64_t nproc = 1;
   std::vector<std::string> freeze;    // patterns of parameters that are not trained
   std::int64_t tile_rows = 0;         // tokens that the head works on at once; 0: all
-  std::string recompute;              // none, selective, block
+  std::string recompute;              // none, selective, block; "": by checkpoints
+  std::optional<std::int64_t> checkpoints;
   bool operator==(const RunOptions&) const = default;
 };
 

@@ -103,7 +103,7 @@ void set_placement(Options& options, const RunConfig& run, const Json& config, c
   const ParallelConfig& p = run.parallel;
   check_experts(run, model);
   options.tile_rows = run.run.tile_rows;
-  options.recompute = run.run.recompute;
+  options.recompute = !run.run.recompute.empty() ? run.run.recompute : run.run.checkpoints ? "block" : "none";
   if (p.ranks == 1) return;
   check_degrees(run, model);
   std::vector<std::int64_t> cuts = {head_cut(model, p)};

@@ -42,6 +42,14 @@ void expect_parts(const std::string& text, const std::vector<std::string>& parts
 
 TEST(Placement, one_rank_has_no_mesh) { EXPECT_EQ(print(options_of("", 1)), print(Options{.tile_rows = 2048})); }
 
+TEST(Placement, a_checkpointed_model_computes_its_layers_again) {
+  EXPECT_EQ(options_of("", 1).recompute, "none");
+  EXPECT_EQ(options_of(R"("activation_checkpointing": {"number_checkpoints": 4})", 1).recompute, "block");
+  EXPECT_EQ(
+      options_of(R"("activation_checkpointing": {"number_checkpoints": 4}, "run": {"steps": 1, "recompute": "selective"})", 1).recompute,
+      "selective");
+}
+
 TEST(Placement, degrees_become_axes) {
   EXPECT_EQ(options_of("", 4).mesh, "mesh a0=4    axes dp=a0 sp=. tp=.");
   EXPECT_EQ(options_of(R"("tensor_parallel": {"autotp_size": 2}, "sequence_parallel_size": 2)", 8).mesh,
