@@ -45,9 +45,6 @@ TEST(Placement, one_rank_has_no_mesh) { EXPECT_EQ(print(options_of("", 1)), prin
 TEST(Placement, a_checkpointed_model_computes_its_layers_again) {
   EXPECT_EQ(options_of("", 1).recompute, "none");
   EXPECT_EQ(options_of(R"("activation_checkpointing": {"number_checkpoints": 4})", 1).recompute, "block");
-  EXPECT_EQ(
-      options_of(R"("activation_checkpointing": {"number_checkpoints": 4}, "run": {"steps": 1, "recompute": "selective"})", 1).recompute,
-      "selective");
 }
 
 TEST(Placement, degrees_become_axes) {
