@@ -61,7 +61,8 @@ TEST_P(LtProduct, is_added_in_place_and_not) {
       std::vector<at::Tensor> in_place = {in[0]};
       cuda_row("einsum_add", deterministic, in, attrs)->launch({in, in_place, attrs});
       EXPECT_LT(relative_error(in_place[0], exact), bound(acc_dtype));
-      EXPECT_EQ(relative_error(in_place[0], beside), 0);
+      // In bf16 the library rounds otherwise where it adds in place (seen on an H200): two roundings apart, each of 2^-9 at most.
+      EXPECT_LE(relative_error(in_place[0], beside), acc_dtype == at::kFloat ? 0 : 4e-3);
     }
 }
 
