@@ -220,7 +220,7 @@ void verify_moves(const Graph& graph) {
   for (const Segment segment : kSegments)
     for (const Node& node : graph.nodes(segment)) {
       if (exchanges_rows(*node.op)) verify_exchange(graph, node);
-      if (node.op->name == "chunk" || node.op->name == "unchunk")
+      if (node.op->view)
         for (const Value v : node.in)
           SHEAF_CHECK(same(graph.type(v).placement, graph.type(node.out[0]).placement), "{}: {} lies at {}, {} at {}", node.op->name,
                       name_of(graph, v), print(graph.type(v), graph.mesh), name_of(graph, node.out[0]),

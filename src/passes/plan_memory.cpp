@@ -30,6 +30,25 @@ struct Buffer {
   int begin = -1, end = -1;    // first definition, last use, in time; persistent: always
 };
 
+// A node that is a view: its parts are of one size and lie one after the other in the whole, the first of them `first` parts from its
+// start.
+struct ViewLayout {
+  Value whole;
+  const Values& parts;
+  std::int64_t first, part_bytes;
+  std::int64_t offset(std::size_t part) const { return (first + static_cast<std::int64_t>(part)) * part_bytes; }
+};
+ViewLayout view_layout(const Graph& graph, const Node& node) {
+  const bool cuts = node.op->name == "chunk";
+  const Values& parts = cuts ? node.out : node.in;
+  return {cuts ? node.in[0] : node.out[0], parts, cuts ? node.attrs.integer("index") : 0, graph.local_bytes(parts[0])};
+}
+
+// The parts are blocks of what a rank holds of the whole, in order.
+bool is_one_block(const Graph& graph, const Node& node) {
+  return node.attrs.integer("s") == 1 || graph.local_type(view_layout(graph, node).whole).shape[0] == node.attrs.integer("b");
+}
+
 class Planner {
  public:
   Planner(const Graph& graph) : graph_(graph), root_(graph.values.size()), shift_(graph.values.size(), 0), buffers_(graph.values.size()) {
@@ -104,20 +123,14 @@ class Planner {
   // A chunk lies in its tensor, chunks side by side in the tensor that they make: where they are one block of what a rank holds.
   void place_views() {
     for (const Event& event : events_) {
-      const Node& node = *event.node;
-      if (!node.op->view || !is_one_block(graph_, node)) continue;
-      const bool cuts = node.op->name == "chunk";
-      const std::size_t whole = id(cuts ? node.in[0] : node.out[0]);
-      if (is_dynamic(whole)) continue;
-      const Values& parts = cuts ? node.out : node.in;
+      if (!event.node->op->view || !is_one_block(graph_, *event.node)) continue;
+      const ViewLayout view = view_layout(graph_, *event.node);
+      if (is_dynamic(id(view.whole))) continue;
       const auto is_free = [&](Value part) { return root_[id(part)] == id(part) && !buffers_[id(part)].persistent; };
-      if (!std::all_of(parts.begin(), parts.end(), is_free)) continue;
-      std::int64_t offset = cuts ? node.attrs.integer("index") * graph_.local_bytes(node.out[0]) : 0;
-      for (const Value part : parts) {
-        root_[id(part)] = whole, shift_[id(part)] = offset;
-        offset += graph_.local_bytes(part);
-      }
-      is_pack_[whole] |= !cuts;
+      if (!std::all_of(view.parts.begin(), view.parts.end(), is_free)) continue;
+      for (std::size_t i = 0; i < view.parts.size(); ++i)
+        root_[id(view.parts[i])] = id(view.whole), shift_[id(view.parts[i])] = view.offset(i);
+      is_pack_[id(view.whole)] |= view.whole == event.node->out[0];
     }
   }
 
@@ -322,23 +335,14 @@ class Planner {
 
 }    // namespace
 
-bool is_one_block(const Graph& graph, const Node& chunk) {
-  const bool cuts = chunk.op->name == "chunk";
-  const Value whole = cuts ? chunk.in[0] : chunk.out[0];
-  return chunk.attrs.integer("s") == 1 || graph.local_type(whole).shape[0] == chunk.attrs.integer("b");
-}
-
 bool is_stored(const Graph& graph, const MemoryPlan& plan, const Node& node) {
   if (node.op->name == "pack") return true;
   if (!node.op->view) return false;
-  const bool cuts = node.op->name == "chunk";
-  const Place whole = plan.places[static_cast<std::size_t>((cuts ? node.in[0] : node.out[0]).id)];
-  std::int64_t offset = whole.offset + (cuts ? node.attrs.integer("index") * graph.local_bytes(node.out[0]) : 0);
-  for (const Value part : cuts ? node.out : node.in) {
-    const Place place = plan.places[static_cast<std::size_t>(part.id)];
-    if (place.block != whole.block || place.offset != offset) return false;
-    offset += graph.local_bytes(part);
-  }
+  const ViewLayout view = view_layout(graph, node);
+  const auto place = [&](Value v) { return plan.places[static_cast<std::size_t>(v.id)]; };
+  for (std::size_t i = 0; i < view.parts.size(); ++i)
+    if (place(view.parts[i]).block != place(view.whole).block || place(view.parts[i]).offset != place(view.whole).offset + view.offset(i))
+      return false;
   return true;
 }
 

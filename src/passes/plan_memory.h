@@ -45,8 +45,6 @@ using SharedStorage = std::map<Value, std::int64_t>;
 MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
                        const SharedStorage& shared = {});
 
-// The chunk or the chunks of a node are blocks of what a rank holds of the whole tensor, in order.
-bool is_one_block(const Graph& graph, const Node& chunk);
 // Nothing is left to do for the node: its operands and outputs lie in one another.
 bool is_stored(const Graph& graph, const MemoryPlan& plan, const Node& node);
 

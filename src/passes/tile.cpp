@@ -88,22 +88,20 @@ class Tiling {
       }
     }
     in_region_.assign(nodes_.size(), false);
-    std::vector<bool> needs(nodes_.size());    // a node of the region depends on it
-    std::set<Value> made, wanted;
+    const auto any_of = [](const Values& values, const std::set<Value>& set) {
+      return std::any_of(values.begin(), values.end(), [&](Value v) { return set.contains(v); });
+    };
+    std::vector<bool> core;    // touches the large values
+    for (const Node& node : nodes_) core.push_back(any_of(node.in, large) || any_of(node.out, large));
+    std::set<Value> made, wanted;    // by the core, or from what it made; by the core, or by what it wants
     for (std::size_t n = 0; n < nodes_.size(); ++n) {
-      const auto touches = [&](Value v) { return large.contains(v); };
-      const bool core = std::any_of(nodes_[n].in.begin(), nodes_[n].in.end(), touches) ||
-                        std::any_of(nodes_[n].out.begin(), nodes_[n].out.end(), touches);
-      in_region_[n] = core || std::any_of(nodes_[n].in.begin(), nodes_[n].in.end(), [&](Value v) { return made.contains(v); });
+      in_region_[n] = core[n] || any_of(nodes_[n].in, made);
       if (in_region_[n]) made.insert(nodes_[n].out.begin(), nodes_[n].out.end());
     }
     for (std::size_t n = nodes_.size(); n-- > 0;) {
-      const auto touches = [&](Value v) { return large.contains(v); };
-      const bool core = std::any_of(nodes_[n].in.begin(), nodes_[n].in.end(), touches) ||
-                        std::any_of(nodes_[n].out.begin(), nodes_[n].out.end(), touches);
-      needs[n] = core || std::any_of(nodes_[n].out.begin(), nodes_[n].out.end(), [&](Value v) { return wanted.contains(v); });
-      if (needs[n]) wanted.insert(nodes_[n].in.begin(), nodes_[n].in.end());
-      in_region_[n] = in_region_[n] && needs[n];
+      const bool needed = core[n] || any_of(nodes_[n].out, wanted);
+      if (needed) wanted.insert(nodes_[n].in.begin(), nodes_[n].in.end());
+      in_region_[n] = in_region_[n] && needed;
     }
     part_.clear();
     part_[logits] = Part::chunk;
