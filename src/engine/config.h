@@ -50,6 +50,7 @@ struct RunOptions {
   std::vector<std::string> freeze;    // patterns of parameters that are not trained
   std::int64_t tile_rows = 0;         // tokens that the head works on at once; 0: all
   std::string recompute;              // none, selective, block
+  std::string master_encoding;        // auto, split, fp32
   bool operator==(const RunOptions&) const = default;
 };
 
