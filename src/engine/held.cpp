@@ -65,11 +65,53 @@ void for_each_run(const Shape& shape, const Box& box,
   }
 }
 
+// The value in bf16 that is the other half of a split master; absent for all else.
+static Value high_half(const Graph& graph, Value v) {
+  return graph[v].attrs.has("high") ? graph.find(graph[v].attrs.text("high")) : Value();
+}
+
+Type logical_type(const Graph& graph, Value v) {
+  Type type = graph.type(v);
+  if (high_half(graph, v)) type.dtype = DType::fp32;
+  return type;
+}
+
+std::int64_t logical_bytes(const Executor& executor, Value v) {
+  const Graph& graph = executor.graph();
+  return executor.local_bytes(v) / size_bytes(graph.type(v).dtype) * size_bytes(logical_type(graph, v).dtype);
+}
+
+void read_logical(const Executor& executor, Value v, void* to) {
+  const Value high = high_half(executor.graph(), v);
+  if (!high) return executor.read(v, to, executor.local_bytes(v));
+  std::vector<std::int16_t> lows(static_cast<std::size_t>(executor.local_bytes(v)) / sizeof(std::int16_t));
+  std::vector<std::uint16_t> highs(lows.size());
+  executor.read(v, lows.data(), executor.local_bytes(v));
+  executor.read(high, highs.data(), executor.local_bytes(high));
+  auto* numbers = static_cast<float*>(to);
+  for (std::size_t i = 0; i < lows.size(); ++i) numbers[i] = join_float({highs[i], lows[i]});
+}
+
+void write_logical(Executor& executor, Value v, const void* from) {
+  const Value high = high_half(executor.graph(), v);
+  if (!high) return executor.write(v, from, executor.local_bytes(v));
+  std::vector<std::int16_t> lows(static_cast<std::size_t>(executor.local_bytes(v)) / sizeof(std::int16_t));
+  std::vector<std::uint16_t> highs(lows.size());
+  const auto* numbers = static_cast<const float*>(from);
+  for (std::size_t i = 0; i < lows.size(); ++i) {
+    const SplitFloat parts = split_float(numbers[i]);
+    highs[i] = parts.high, lows[i] = parts.low;
+  }
+  executor.write(v, lows.data(), executor.local_bytes(v));
+  executor.write(high, highs.data(), executor.local_bytes(high));
+}
+
 std::vector<std::byte> gather_on_first(const Executor& executor, Value v, Transport* transport) {
   const Graph& graph = executor.graph();
-  const auto element = size_bytes(graph.type(v).dtype);
-  std::vector<std::byte> mine(static_cast<std::size_t>(executor.local_bytes(v)));
-  executor.read(v, mine.data(), executor.local_bytes(v));
+  const Type type = logical_type(graph, v);
+  const auto element = size_bytes(type.dtype);
+  std::vector<std::byte> mine(static_cast<std::size_t>(logical_bytes(executor, v)));
+  read_logical(executor, v, mine.data());
   if (!transport) return mine;
   Transport& host = transport->host();
   Group all(static_cast<std::size_t>(host.size()));
@@ -82,18 +124,17 @@ std::vector<std::byte> gather_on_first(const Executor& executor, Value v, Transp
     for (const int r : all) {
       if (!is_first_holder(graph, v, r)) continue;
       auto& piece = pieces[static_cast<std::size_t>(r)];
-      piece.resize(
-          static_cast<std::size_t>(num_elements(local_shape(graph.type(v).shape, graph.type(v).placement, graph.mesh, r)) * element));
+      piece.resize(static_cast<std::size_t>(num_elements(local_shape(type.shape, type.placement, graph.mesh, r)) * element));
       recv[static_cast<std::size_t>(r)] = {piece.data(), static_cast<std::int64_t>(piece.size())};
     }
   host.exchange(all, send, recv, "collecting @" + graph[v].name);
   if (host.rank() != 0) return {};
-  std::vector<std::byte> whole(static_cast<std::size_t>(graph.type(v).bytes()));
+  std::vector<std::byte> whole(static_cast<std::size_t>(type.bytes()));
   for (const int r : all) {
     const std::byte* from = pieces[static_cast<std::size_t>(r)].data();
     if (!is_first_holder(graph, v, r)) continue;
     for (const Box& box : held_boxes(graph, v, r)) {
-      for_each_run(graph.type(v).shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
+      for_each_run(type.shape, box, [&](std::int64_t first, std::int64_t at, std::int64_t count) {
         std::memcpy(whole.data() + first * element, from + at * element, static_cast<std::size_t>(count * element));
       });
       from += num_elements(box) * element;

@@ -17,7 +17,16 @@ bool is_first_holder(const Graph& graph, Value v, std::int64_t rank);
 void for_each_run(const Shape& shape, const Box& box,
                   const std::function<void(std::int64_t first, std::int64_t at, std::int64_t count)>& run);
 
-// All of a persistent value on rank 0, in its dtype, row-major; empty on the others. All ranks call it. transport: nullptr for one rank.
+// Masters may be stored in two halves (pass split_masters): what files hold is the number. The type that a state has there, fp32 of a split
+// one, its bytes on this rank, and its numbers.
+Type logical_type(const Graph& graph, Value v);
+std::int64_t logical_bytes(const Executor& executor, Value v);
+void read_logical(const Executor& executor, Value v, void* to);
+// Of a split one: writes its copy in the compute dtype too, which is the other half.
+void write_logical(Executor& executor, Value v, const void* from);
+
+// All of a persistent value on rank 0, of its logical type, row-major; empty on the others. All ranks call it. transport: nullptr for one
+// rank.
 std::vector<std::byte> gather_on_first(const Executor& executor, Value v, Transport* transport);
 
 }    // namespace sheaf

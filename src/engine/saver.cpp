@@ -154,15 +154,15 @@ std::string Saver::save(const Executor& executor, const Progress& progress) {
   std::int64_t bytes = 0;
   m.model.shapes = weight_shapes(graph);
   for (const Stored& state : states) {
-    if (is_first_holder(graph, state.v, executor.rank())) bytes += executor.local_bytes(state.v);
+    if (is_first_holder(graph, state.v, executor.rank())) bytes += logical_bytes(executor, state.v);
   }
   m.snapshot.resize(static_cast<std::size_t>(bytes));
   std::vector<ChunkToWrite> chunks;
   std::byte* at = m.snapshot.data();
   for (const Stored& state : states) {
     if (!is_first_holder(graph, state.v, executor.rank())) continue;
-    const Type& type = graph.type(state.v);
-    executor.read(state.v, at, executor.local_bytes(state.v));
+    const Type type = logical_type(graph, state.v);
+    read_logical(executor, state.v, at);
     for (const Box& box : held_boxes(graph, state.v, executor.rank())) {
       chunks.push_back({state.name, state.kind, type.dtype, type.shape, box, at});
       at += num_elements(box) * size_bytes(type.dtype);
@@ -224,7 +224,7 @@ std::optional<Progress> restore(const Rank& rank, Executor& executor, const std:
                  quote(tensor.name));
   std::vector<std::byte> data;
   for (const Stored& state : stored_states(graph)) {
-    const Type& type = graph.type(state.v);
+    const Type type = logical_type(graph, state.v);
     const Checkpoint::Tensor* tensor = checkpoint.find(state.name, state.kind);
     if (!tensor) user_error("{}: has no {} of {}: it is a checkpoint of another model", checkpoint.folder(), state.kind, quote(state.name));
     if (tensor->shape != type.shape || tensor->dtype != type.dtype)

@@ -1,7 +1,9 @@
 #include "engine/step_graph.h"
 
+#include <algorithm>
 #include <filesystem>
 
+#include "base/error.h"
 #include "base/text.h"
 #include "engine/placement.h"
 #include "models/model.h"
@@ -18,6 +20,7 @@ Graph training_step(const RunConfig& config, const Json& model, const ModelConfi
   options.clip = config.gradient_clipping;
   options.balance_rate = config.experts.balance_rate;
   options.num_micro_batches = config.batch.accumulation;
+  options.split_masters = config.run.master_encoding != "fp32";
   set_placement(options, config, model, parsed);
   RunPasses run;
   if (!step.dump_ir.empty()) {
@@ -26,7 +29,14 @@ Graph training_step(const RunConfig& config, const Json& model, const ModelConfi
       write_file_atomically(fmt::format("{}/{:02}_{}.ir", step.dump_ir, i++, pass), print(options) + print(g));
     };
   }
-  return run(std::move(graph), training_passes(), options);
+  graph = run(std::move(graph), training_passes(), options);
+  const Values states = graph.all(ValueKind::state);
+  if (config.run.master_encoding == "split" &&
+      std::none_of(states.begin(), states.end(), [&](Value v) { return graph[v].attrs.has("high"); }))
+    user_error(
+        "run.master_encoding: found \"split\", but no weight lies on the same ranks in fp32 and in bf16 (bf16.enabled, ZeRO stage 0 or 3); "
+        "take \"auto\"");
+  return graph;
 }
 
 }    // namespace sheaf

@@ -13,7 +13,7 @@ struct StepOptions {
   std::string dump_ir;                  // a folder: the graph after every pass; "": none
   std::string where = "config.json";    // what errors name
 };
-// UserError: degrees that do not fit the model.
+// UserError: degrees that do not fit the model; run.master_encoding "split" where no master can be.
 Graph training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& options);
 
 }    // namespace sheaf

@@ -46,8 +46,9 @@ void write_master(Executor& executor, Value v, const FillBox& fill) {
       fill(box, at);
       at += num_elements(box);
     }
-    if (type.dtype == DType::fp32) {
-      executor.write(to, data.data(), executor.local_bytes(to));
+    if (logical_type(graph, to).dtype == DType::fp32) {
+      write_logical(executor, to, data.data());
+      if (type.dtype != DType::fp32) return;    // its copy is written
       continue;
     }
     low.resize(static_cast<std::size_t>(executor.local_bytes(to)));

@@ -30,6 +30,8 @@ struct Options {
   std::int64_t tile_rows = 0;
   // recompute: none, selective, block
   std::string recompute = "none";
+  // split_masters: whether it does anything
+  bool split_masters = false;
   // bucket: elements of a collective at most; 0: every tensor on its own
   std::int64_t gather_bucket = 0, reduce_bucket = 0, update_bucket = 0;
 
@@ -67,6 +69,7 @@ Graph recompute(Graph graph, const Options& options);
 Graph tile(Graph graph, const Options& options);
 Graph fuse(Graph graph, const Options& options);
 Graph narrow_gradients(Graph graph, const Options& options);
+Graph split_masters(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);
 
 // The passes of a training step, in order. The only place that orders them.

@@ -38,6 +38,8 @@ const std::vector<Pass>& training_passes() {
       // After lower_reshards: a reduction is a reader by then. Before flatten: states whose gradients differ in dtype are different groups.
       {"narrow_gradients", narrow_gradients, "weight gradients of experts keep the 16 bits of their product where nothing is added to them",
        Level::l3},
+      // After lower_reshards: masters and copies that lie alike have nothing between them. After narrow_gradients, which knows adamw alone.
+      {"split_masters", split_masters, "fp32 masters beside a copy in bf16 become what the copy leaves out of them", Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
       // After bucket: what a collective stands between is no pattern. After tile: the head's chunks fuse as the whole would.
@@ -108,6 +110,7 @@ static void visit(V&& v, auto& options) {
   v("num_micro_batches", options.num_micro_batches);
   v("tile_rows", options.tile_rows);
   v("recompute", options.recompute);
+  v("split_masters", options.split_masters);
   v("gather_bucket", options.gather_bucket);
   v("reduce_bucket", options.reduce_bucket);
   v("update_bucket", options.update_bucket);

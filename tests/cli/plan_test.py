@@ -96,10 +96,11 @@ class Plan(Case):
         self.assertEqual([m["optimizer"] < one["optimizer"] / 3 for m in stages], [False, True, True, True])
         self.assertEqual([m["gradients"] < one["gradients"] / 3 for m in stages], [False, False, True, True])
         self.assertEqual([m["parameters"] < one["parameters"] / 3 for m in stages], [False, False, False, True])
-        # In bf16 stage 0 holds 4 bytes a parameter in @w and 2 in its copy.
-        low = self.plan(1, "bf16.enabled=true", **self.qwen())
-        self.assertEqual(low["memory"]["parameters"], 6 * low["num_parameters"])
-        self.assertEqual(low["memory"]["optimizer"], 8 * low["num_parameters"])
+        # In bf16 stage 0 holds the two halves of @w, 2 bytes a parameter each; or 4 bytes in @w and 2 in its copy.
+        for encoding, size in (("auto", 4), ("split", 4), ("fp32", 6)):
+            low = self.plan(1, "bf16.enabled=true", f"run.master_encoding={encoding}", **self.qwen())
+            self.assertEqual(low["memory"]["parameters"], size * low["num_parameters"])
+            self.assertEqual(low["memory"]["optimizer"], 8 * low["num_parameters"])
 
     def census(self, ranks, *overrides, **changes):
         plan = self.plan(ranks, *overrides, **({"model": {"config": files.CONFIG}} | changes))

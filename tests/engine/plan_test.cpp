@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "base/error.h"
 #include "engine/step_graph.h"
 #include "ops/op_table.h"
 #include "runtime/scratch_plan.h"
@@ -38,6 +41,31 @@ TEST(Plan, scratch_from_smaller_calls) {
     const auto exact = static_cast<double>(plan_memory(graph, measured.bytes).arena_bytes);
     EXPECT_NEAR(exact, static_cast<double>(plan_memory(graph, estimated.bytes).arena_bytes), (bf16 ? 0.1 : 0.02) * exact);
   }
+}
+
+std::int64_t num_split(const std::vector<std::string>& overrides, std::int64_t ranks = 1) {
+  const RunConfig run = run_of(kMiddle, ranks, overrides);
+  const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {});
+  const Values states = graph.all(ValueKind::state);
+  return std::count_if(states.begin(), states.end(), [&](Value v) { return graph[v].attrs.has("high"); });
+}
+
+TEST(MasterEncoding, splits_where_master_and_copy_lie_alike) {
+  const std::int64_t all = num_split({"bf16.enabled=true"});
+  EXPECT_GT(all, 0);
+  EXPECT_EQ(num_split({"bf16.enabled=true", "run.master_encoding=split"}), all);
+  EXPECT_EQ(num_split({"bf16.enabled=true", "run.master_encoding=fp32"}), 0);
+  EXPECT_EQ(num_split({"bf16.enabled=false"}), 0);
+  EXPECT_EQ(num_split({"bf16.enabled=true"}, 2), all);
+  EXPECT_EQ(num_split({"bf16.enabled=true", "zero_optimization.stage=1"}, 2), 0);
+  const std::int64_t cut =
+      num_split({"bf16.enabled=true", "zero_optimization.stage=3", "zero_optimization.stage3_param_persistence_threshold=1000"}, 2);
+  EXPECT_TRUE(0 < cut && cut < all) << cut << " of " << all;    // norms stay whole
+}
+
+TEST(MasterEncoding, split_where_nothing_can_be_is_an_error) {
+  EXPECT_THROW(num_split({"bf16.enabled=false", "run.master_encoding=split"}), UserError);
+  EXPECT_THROW(num_split({"bf16.enabled=true", "run.master_encoding=split", "zero_optimization.stage=2"}, 2), UserError);
 }
 
 }    // namespace

@@ -145,6 +145,39 @@ def bf16_stays_near(temporary):
     assert worst <= 2**-9 and norm <= 4 * 2**-9 and moved <= 0.1
 
 
+def split_masters_are_the_same_numbers(temporary):
+    """Masters kept as the bf16 weight and what it leaves out: fp32 numbers, bit for bit, whose upper halves differ from casts in ties alone,
+    one number of 2^16. The model's 10^4 or so weights make one or two ties in 20 updates; each moves one weight of those that a step computes
+    with by 2^-8 of itself, for that step, and the loss by some 2^-8 of that weight's share in it: 1e-5 is above that, 2^-9 would be all of bf16."""
+    def trained(how, output, *more):
+        return train("train_qwen3", temporary / output, "bf16.enabled=true", "run.save_every=10", f"run.master_encoding={how}", *more)
+
+    def numbers(metrics):
+        return [(m["loss"], m["grad_norm"]) for m in metrics]
+
+    whole = {how: trained(how, f"masters-{how}") for how in ("fp32", "split")}
+    for how, other in (("split", "fp32"), ("fp32", "split"), ("split", "split")):
+        output = f"masters-{how}-{other}"
+        shutil.copytree(temporary / f"masters-{how}", temporary / output, ignore=shutil.ignore_patterns("model", "step_00000020"))
+        resumed = trained(other, output, "--resume")
+        for expected in whole.values():
+            errors = relative_errors(resumed, expected)
+            print(f"masters: {how} -> {other}: worst of a step {max(errors):.1e}")
+            assert max(errors) <= 1e-5, (how, other, errors)
+        if how == other:
+            assert numbers(resumed) == numbers(whole[how]), "a checkpoint holds every bit of a split master"
+            exported = temporary / f"{output}-exported"
+            subprocess.run([SHEAF, "checkpoint", "export", temporary / output, "--output", exported], check=True, capture_output=True)
+            again, final = weights(exported), weights(temporary / output / "model")
+            assert again.keys() == final.keys() and all(torch.equal(again[k], final[k]) for k in final)
+            assert any(not torch.equal(t, t.bfloat16().float()) for t in final.values()), "the lower halves are written too"
+    memory = {how: metrics[0]["peak_bytes"] for how, metrics in whole.items()}
+    assert memory["split"] < memory["fp32"], memory
+    refused = subprocess.run([SHEAF, "train", ORACLE / "train_qwen3/run.json", f"run.output={temporary / 'refused'}", f"model={ORACLE / 'qwen3'}",
+                              f"data.train={ORACLE / 'train_qwen3/corpus.bin'}", "run.master_encoding=split"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "run.master_encoding" in refused.stderr, (refused.returncode, refused.stderr)
+
+
 def logits_agree(folder):
     """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads
     oracle.safetensors."""
@@ -228,6 +261,7 @@ def main():
         a_changed_setting_is_seen(temporary)
         resolved_run_repeats(temporary)
         bf16_stays_near(temporary)
+        split_masters_are_the_same_numbers(temporary)
         written_models(temporary)
     finally:
         shutil.rmtree(temporary)

@@ -23,7 +23,7 @@ at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed) 
 namespace {
 
 DType dtype_of(const at::Tensor& t) {
-  for (const DType d : {DType::fp64, DType::fp32, DType::bf16, DType::fp16, DType::i64, DType::i32, DType::boolean})
+  for (const DType d : {DType::fp64, DType::fp32, DType::bf16, DType::fp16, DType::i64, DType::i32, DType::i16, DType::boolean})
     if (scalar_type(d) == t.scalar_type()) return d;
   SHEAF_CHECK(false, "no dtype for a tensor of the test");
 }

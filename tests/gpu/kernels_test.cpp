@@ -76,6 +76,47 @@ TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
         }
 }
 
+TEST_F(AdamwKernel, of_split_weights_equals_its_portable_twin_bit_for_bit) {
+  const auto number = [](double x) { return at::full({}, x, at::kFloat); };
+  for (const std::int64_t n : {1, 3, 4, 1000003})
+    for (const std::int64_t skipped : {0, 1, 4})    // 1: on 2 bytes only; 4: 16-bit numbers on 8
+      for (const auto& [decoupled, g_dtype] : {std::pair(true, at::kFloat), {false, at::kFloat}, {true, at::kBFloat16}})
+        for (const double commit : {1.0, 0.0}) {
+          const auto from = [&](at::ScalarType dtype, std::uint64_t seed) {
+            const at::Tensor all = normal({n + skipped}, dtype, seed);
+            return (seed == 4 ? all.abs() : all).narrow(0, skipped, n);    // 4: v
+          };
+          // Any 16 bits are a low half.
+          const at::Tensor low = at::randint(-32768, 32768, {n + skipped}, at::TensorOptions().dtype(at::kShort)).narrow(0, skipped, n);
+          const std::vector<at::Tensor> in = {
+              from(at::kBFloat16, 1), low,          from(at::kFloat, 3), from(at::kFloat, 4), from(g_dtype, 5), number(0.7),
+              number(commit),         number(1e-3), number(0.9),         number(0.95),        number(0.271),    number(0.142625)};
+          const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(decoupled)}};
+          std::vector<at::Tensor> host, device;
+          for (const at::Tensor& t : in) {
+            host.push_back(t.clone());
+            // The whole allocation moves, so that a view keeps its odd address.
+            device.push_back(t.dim() ? t.as_strided({n + skipped}, {1}, 0).to(kGpu).narrow(0, skipped, n) : t.to(kGpu));
+          }
+          std::vector<at::Tensor> host_out(host.begin(), host.begin() + 4), device_out(device.begin(), device.begin() + 4);    // in place
+          const Type types[] = {{DType::bf16, {n}, {}},
+                                {DType::i16, {n}, {}},
+                                {DType::fp32, {n}, {}},
+                                {g_dtype == at::kFloat ? DType::fp32 : DType::bf16, {n}, {}},
+                                {DType::fp32, {}, {}}};
+          Types list = {&types[0], &types[1], &types[2], &types[2], &types[3]};
+          list.resize(in.size(), &types[4]);
+          const KernelRow* cpu = select_kernel(op("adamw_split"), DeviceKind::cpu, true, attrs, list);
+          const KernelRow* cuda = select_kernel(op("adamw_split"), DeviceKind::cuda, true, attrs, list);
+          ASSERT_TRUE(cpu && cuda);
+          cpu->launch({host, host_out, attrs});
+          cuda->launch({device, device_out, attrs});
+          for (std::size_t i = 0; i < 4; ++i)
+            EXPECT_TRUE(at::equal(device_out[i].cpu(), host_out[i]))
+                << "output " << i << " n " << n << " skipped " << skipped << " decoupled " << decoupled << " commit " << commit;
+        }
+}
+
 using SumsqKernel = Gpu;
 
 // fp32 sums of parts: a few units of 6e-8 each. The same bits every time.
@@ -99,15 +140,23 @@ TEST_F(SumsqKernel, times_of_the_epilogue) {
   const auto number = [](double x) { return at::full({}, x, at::TensorOptions().dtype(at::kFloat).device(kGpu)); };
   const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(true)}};
   std::vector<at::Tensor> states = {filled(at::kFloat), filled(at::kFloat), filled(at::kFloat)};
+  const at::Tensor high = filled(at::kBFloat16), low = at::full({n}, 7, at::TensorOptions().dtype(at::kShort).device(kGpu));
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const at::Tensor g = filled(dtype);
     print_time("sumsq", "sheaf", {g}, {});
-    const std::vector<at::Tensor> in = {states[0],    states[1],   states[2],    g,           number(1),   number(1),
-                                        number(1e-3), number(0.9), number(0.95), number(0.1), number(0.05)};
-    const double ms = milliseconds(*cuda_row("adamw", true, in, attrs), in, states, attrs),
-                 bytes = 24.0 * n + static_cast<double>(g.nbytes());
-    fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  adamw in place, {} bytes a gradient\n", ms, bytes / ms / 1e9,
-               100 * bytes / ms / copied_bytes_per_ms(), g.element_size());
+    const auto print_update = [&](const char* name, const std::vector<at::Tensor>& weight) {
+      std::vector<at::Tensor> out = weight;
+      out.insert(out.end(), states.begin() + 1, states.end());
+      std::vector<at::Tensor> in = out;
+      in.push_back(g);
+      for (const double x : {1.0, 1.0, 1e-3, 0.9, 0.95, 0.1, 0.05}) in.push_back(number(x));
+      const double ms = milliseconds(*cuda_row(name, true, in, attrs), in, out, attrs),
+                   bytes = 24.0 * n + static_cast<double>(g.nbytes());
+      fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {} in place, {} bytes a gradient\n", ms, bytes / ms / 1e9,
+                 100 * bytes / ms / copied_bytes_per_ms(), name, g.element_size());
+    };
+    print_update("adamw", {states[0]});
+    print_update("adamw_split", {high, low});
   }
 }
 

@@ -1,8 +1,13 @@
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
+#include "base/dtype.h"
 #include "base/error.h"
 #include "ops/op_table.h"
 #include "runtime/kernels/kernel_table.h"
@@ -81,6 +86,71 @@ TEST(AdamwRow, takes_a_gradient_in_bf16) {
       EXPECT_LE(of_op[i].sub(got[i]).norm().item<double>(), 1e-7 * got[i].norm().item<double>()) << "output " << i;
     }
   }
+}
+
+// The parts of fp32 numbers, as tensors.
+std::pair<at::Tensor, at::Tensor> parts_of(const at::Tensor& w) {
+  std::pair parts(at::full({w.numel()}, 0.0, at::kBFloat16), at::full({w.numel()}, 0, at::kShort));
+  for (std::int64_t i = 0; i < w.numel(); ++i) {
+    const SplitFloat x = split_float(w.data_ptr<float>()[i]);
+    static_cast<std::uint16_t*>(parts.first.data_ptr())[i] = x.high;
+    parts.second.data_ptr<std::int16_t>()[i] = x.low;
+  }
+  return parts;
+}
+
+// Row and op, with a gradient in fp32 and one in bf16, against what the same of adamw makes of whole weights: bit for bit.
+TEST(AdamwSplitRow, equals_adamw_on_whole_weights) {
+  for (const bool decoupled : {true, false})
+    for (const double commit : {1.0, 0.0})
+      for (const at::ScalarType g_type : {at::kFloat, at::kBFloat16})
+        for (const bool in_place : {true, false}) {
+          constexpr std::int64_t n = 100'003;
+          std::vector<at::Tensor> in = adamw_inputs(n, commit);
+          in[3] = in[3].to(g_type);
+          const auto [high, low] = parts_of(in[0]);
+          std::vector<at::Tensor> parts = {high, low};
+          parts.insert(parts.end(), in.begin() + 1, in.end());
+          TypesOf whole_types(DType::fp32, in), types(DType::fp32, parts);
+          whole_types.storage[3].dtype = types.storage[4].dtype = g_type == at::kFloat ? DType::fp32 : DType::bf16;
+          types.storage[0].dtype = DType::bf16, types.storage[1].dtype = DType::i16;
+          const Attrs attrs = adamw_attrs(decoupled);
+          const KernelRow* whole_row = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, whole_types.types);
+          const KernelRow* row = select_kernel(op("adamw_split"), DeviceKind::cpu, true, attrs, types.types);
+          ASSERT_TRUE(whole_row && row);
+          for (const bool portable : {true, false}) {
+            std::vector<at::Tensor> want, given, got;
+            for (std::size_t i = 0; i < 3; ++i) want.push_back(at::full({n}, 9.0, at::kFloat));
+            for (const at::Tensor& t : parts) given.push_back(t.clone());
+            for (std::size_t i = 0; i < 4; ++i) got.push_back(in_place ? given[i] : at::empty_like(given[i]));
+            (portable ? op("adamw").kernel : whole_row->launch)({in, want, attrs});
+            (portable ? op("adamw_split").kernel : row->launch)({given, got, attrs});
+            const auto [want_high, want_low] = parts_of(want[0]);
+            EXPECT_TRUE(at::equal(got[0], want_high)) << portable << decoupled << commit;
+            EXPECT_TRUE(at::equal(got[1], want_low)) << portable << decoupled << commit;
+            EXPECT_TRUE(at::equal(got[2], want[1])) << portable << decoupled << commit;
+            EXPECT_TRUE(at::equal(got[3], want[2])) << portable << decoupled << commit;
+            // The half that a step computes with is what a cast makes, but in ties, where the lower half is 0x8000.
+            EXPECT_TRUE(got[0]
+                            .ne(want[0].to(at::kBFloat16))
+                            .logical_and(got[1].ne(std::numeric_limits<std::int16_t>::min()))
+                            .sum()
+                            .item<std::int64_t>() == 0);
+          }
+        }
+}
+
+TEST(AdamwSplitOp, keeps_numbers_that_are_not_finite) {
+  const float values[] = {INFINITY, -INFINITY, NAN, -NAN, std::bit_cast<float>(0x7fffffffu), 3.4e38f};
+  at::Tensor w = at::full({6}, 0.0, at::kFloat);
+  std::copy(std::begin(values), std::end(values), w.data_ptr<float>());
+  std::vector<at::Tensor> in = adamw_inputs(6, 0), out;
+  const auto [high, low] = parts_of(w);
+  in[0] = high, in.insert(in.begin() + 1, low);
+  for (std::size_t i = 0; i < 4; ++i) out.push_back(at::empty_like(in[i]));
+  op("adamw_split").kernel({in, out, adamw_attrs(true)});
+  EXPECT_TRUE(at::equal(out[0].view(at::kShort), high.view(at::kShort))) << out[0];
+  EXPECT_TRUE(at::equal(out[1], low)) << out[1];
 }
 
 TEST(AdamwRow, leaves_other_dtypes_to_the_op) {

@@ -1,5 +1,5 @@
 #pragma once
-// The operands of op adamw for the kernels of adamw.h. For .cpp files of rows.
+// The operands of ops adamw and adamw_split for the kernels of adamw.h. For .cpp files of rows.
 #include <ATen/core/Tensor.h>
 
 #include "ir/op.h"
@@ -7,30 +7,41 @@
 
 namespace sheaf {
 
-// The kernels work in place: where the plan gave the outputs bytes of their own, w, m, v are copied there first.
+// The kernels work in place: where the plan gave the outputs bytes of their own, weights, m, v are copied there first.
 struct AdamwCall {
   explicit AdamwCall(const Args& a) : n(a.out[0].numel()) {
-    for (std::size_t i = 0; i < 3; ++i)
+    const std::size_t states = a.out.size();
+    for (std::size_t i = 0; i < states; ++i)
       if (a.out[i].data_ptr() != a.in[i].data_ptr()) a.out[i].copy_(a.in[i]);
-    w = a.out[0].data_ptr<float>(), m = a.out[1].data_ptr<float>(), v = a.out[2].data_ptr<float>();
-    g = {a.in[3].const_data_ptr(), a.in[3].scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16};
-    const auto number = [&](std::size_t i) { return a.in[i].data_ptr<float>(); };
-    scalars = {number(4), number(5), number(6), number(7), number(8), number(9), number(10)};
+    if (states == 3)
+      w.w = a.out[0].data_ptr<float>();
+    else
+      w.high = static_cast<std::uint16_t*>(a.out[0].data_ptr()), w.low = a.out[1].data_ptr<std::int16_t>();
+    m = a.out[states - 2].data_ptr<float>(), v = a.out[states - 1].data_ptr<float>();
+    g = {a.in[states].const_data_ptr(), a.in[states].scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16};
+    const auto number = [&](std::size_t i) { return a.in[states + 1 + i].data_ptr<float>(); };
+    scalars = {number(0), number(1), number(2), number(3), number(4), number(5), number(6)};
     settings = {static_cast<float>(a.attrs.number("eps")), static_cast<float>(a.attrs.number("weight_decay")), a.attrs.flag("decoupled")};
   }
 
-  float *w, *m, *v;
+  AdamwWeights w = {};
+  float *m, *v;
   AdamwGradient g;
   std::int64_t n;
   AdamwScalars scalars;
   AdamwSettings settings;
 };
 
-inline bool takes_adamw(const Attrs&, const Types& in) {
-  constexpr std::size_t kGradient = 3;
-  for (std::size_t i = 0; i < in.size(); ++i)
-    if (!in[i] || (in[i]->dtype != DType::fp32 && (i != kGradient || in[i]->dtype != DType::bf16))) return false;
+// Moments from operand `first` on, the gradient and scalars are fp32; the gradient may be bf16.
+inline bool takes_adamw_from(std::size_t first, const Types& in) {
+  const std::size_t gradient = first + 2;
+  for (std::size_t i = first; i < in.size(); ++i)
+    if (!in[i] || (in[i]->dtype != DType::fp32 && (i != gradient || in[i]->dtype != DType::bf16))) return false;
   return true;
+}
+inline bool takes_adamw(const Attrs&, const Types& in) { return in[0] && in[0]->dtype == DType::fp32 && takes_adamw_from(1, in); }
+inline bool takes_adamw_split(const Attrs&, const Types& in) {
+  return in[0] && in[0]->dtype == DType::bf16 && in[1] && in[1]->dtype == DType::i16 && takes_adamw_from(2, in);
 }
 
 }    // namespace sheaf

@@ -40,6 +40,7 @@ void sumsq_launch(const Args& a) {
 std::vector<KernelRow> cpu_rows() {
   return {
       {.op = "adamw", .device = DeviceKind::cpu, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
+      {.op = "adamw_split", .device = DeviceKind::cpu, .name = "sheaf", .takes = takes_adamw_split, .launch = adamw_launch},
       {.op = "attention", .device = DeviceKind::cpu, .name = "flash_cpu", .takes = cpu_attention_takes, .launch = cpu_attention},
       {.op = "attention_grad",
        .device = DeviceKind::cpu,

@@ -34,65 +34,111 @@ __device__ float4 load_four(const std::uint16_t* p) {
   return make_float4(from_bits(bits.x & 0xffffu), from_bits(bits.x >> 16), from_bits(bits.y & 0xffffu), from_bits(bits.y >> 16));
 }
 
-// One thread takes four neighbours by 16-byte accesses, of a bf16 gradient by 8; the last n % 4 go to the first threads of the grid. All
+bool aligned(const void* pointer, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0; }
+
+// As base/dtype.h has it.
+__device__ float join_parts(std::uint32_t high, std::uint32_t low) {    // low: the lower 16 bits of it
+  return __uint_as_float((high << 16) + static_cast<std::uint32_t>(static_cast<std::int32_t>(static_cast<std::int16_t>(low))));
+}
+__device__ std::uint32_t high_part(float w) {
+  const std::uint32_t bits = __float_as_uint(w);
+  return w != w ? bits >> 16 | 0x40u : (bits + 0x8000u) >> 16;
+}
+__device__ std::uint32_t low_part(float w) { return w != w ? 0 : __float_as_uint(w) & 0xffffu; }
+
+// How weights are stored. `four` and `put_four`: elements 4 i to 4 i + 3, on whose bytes the pointers are aligned.
+struct WholeWeights {
+  float* w;
+  __host__ bool by_four() const { return aligned(w, 16); }
+  __device__ float one(std::int64_t i) const { return w[i]; }
+  __device__ void put(std::int64_t i, float x) const { w[i] = x; }
+  __device__ float4 four(std::int64_t i) const { return reinterpret_cast<const float4*>(w)[i]; }
+  __device__ void put_four(std::int64_t i, float4 x) const { reinterpret_cast<float4*>(w)[i] = x; }
+};
+struct SplitWeights {
+  std::uint16_t* high;
+  std::int16_t* low;
+  __host__ bool by_four() const { return aligned(high, 8) && aligned(low, 8); }
+  __device__ float one(std::int64_t i) const { return join_parts(high[i], static_cast<std::uint16_t>(low[i])); }
+  __device__ void put(std::int64_t i, float x) const {
+    high[i] = static_cast<std::uint16_t>(high_part(x)), low[i] = static_cast<std::int16_t>(low_part(x));
+  }
+  __device__ float4 four(std::int64_t i) const {
+    const uint2 h = reinterpret_cast<const uint2*>(high)[i], l = reinterpret_cast<const uint2*>(low)[i];
+    return make_float4(join_parts(h.x & 0xffffu, l.x & 0xffffu), join_parts(h.x >> 16, l.x >> 16), join_parts(h.y & 0xffffu, l.y & 0xffffu),
+                       join_parts(h.y >> 16, l.y >> 16));
+  }
+  __device__ void put_four(std::int64_t i, float4 x) const {
+    reinterpret_cast<uint2*>(high)[i] = make_uint2(high_part(x.x) | high_part(x.y) << 16, high_part(x.z) | high_part(x.w) << 16);
+    reinterpret_cast<uint2*>(low)[i] = make_uint2(low_part(x.x) | low_part(x.y) << 16, low_part(x.z) | low_part(x.w) << 16);
+  }
+};
+
+template <class W, class G>
+__device__ void update_one(W weights, float* m, float* v, const G* g, std::int64_t i, const Numbers& c) {
+  float w = weights.one(i);
+  update(w, m[i], v[i], load(g + i), c);
+  weights.put(i, w);
+}
+
+// One thread takes four neighbours by 16-byte accesses, of 16-bit numbers by 8; the last n % 4 go to the first threads of the grid. All
 // pointers are aligned so.
-template <class G>
-__global__ void __launch_bounds__(kThreads)
-    adamw_by_four(float4* __restrict__ w4, float4* __restrict__ m4, float4* __restrict__ v4, const G* __restrict__ g, std::int64_t n,
-                  AdamwScalars scalars, AdamwSettings settings) {
+template <class W, class G>
+__global__ void __launch_bounds__(kThreads) adamw_by_four(W weights, float* __restrict__ m, float* __restrict__ v, const G* __restrict__ g,
+                                                          std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
   const std::int64_t thread = std::int64_t(blockIdx.x) * kThreads + threadIdx.x, quads = n / 4;
   if (thread < quads) {
-    float4 w = w4[thread], m = m4[thread], v = v4[thread];
+    float4 *const m4 = reinterpret_cast<float4*>(m) + thread, *const v4 = reinterpret_cast<float4*>(v) + thread;
+    float4 w = weights.four(thread), m1 = *m4, v1 = *v4;
     const float4 g4 = load_four(g + 4 * thread);
-    update(w.x, m.x, v.x, g4.x, c);
-    update(w.y, m.y, v.y, g4.y, c);
-    update(w.z, m.z, v.z, g4.z, c);
-    update(w.w, m.w, v.w, g4.w, c);
-    w4[thread] = w, m4[thread] = m, v4[thread] = v;
+    update(w.x, m1.x, v1.x, g4.x, c);
+    update(w.y, m1.y, v1.y, g4.y, c);
+    update(w.z, m1.z, v1.z, g4.z, c);
+    update(w.w, m1.w, v1.w, g4.w, c);
+    weights.put_four(thread, w), *m4 = m1, *v4 = v1;
   }
-  if (thread < n - 4 * quads) {
-    const std::int64_t i = 4 * quads + thread;
-    update(reinterpret_cast<float*>(w4)[i], reinterpret_cast<float*>(m4)[i], reinterpret_cast<float*>(v4)[i], load(g + i), c);
-  }
+  if (thread < n - 4 * quads) update_one(weights, m, v, g, 4 * quads + thread, c);
 }
 
 // For pieces that are not aligned.
-template <class G>
-__global__ void __launch_bounds__(kThreads)
-    adamw_by_one(float* __restrict__ w, float* __restrict__ m, float* __restrict__ v, const G* __restrict__ g, std::int64_t n,
-                 AdamwScalars scalars, AdamwSettings settings) {
+template <class W, class G>
+__global__ void __launch_bounds__(kThreads) adamw_by_one(W weights, float* __restrict__ m, float* __restrict__ v, const G* __restrict__ g,
+                                                         std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
   const std::int64_t i = std::int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) update(w[i], m[i], v[i], load(g + i), c);
+  if (i < n) update_one(weights, m, v, g, i, c);
 }
 
-bool aligned(const void* pointer, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0; }
-
-template <class G>
-void launch(float* w, float* m, float* v, const G* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
+template <class W, class G>
+void launch(W weights, float* m, float* v, const G* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
             gpuStream_t stream) {
-  const bool by_four = aligned(w, 16) && aligned(m, 16) && aligned(v, 16) && aligned(g, 4 * sizeof(G));
+  const bool by_four = weights.by_four() && aligned(m, 16) && aligned(v, 16) && aligned(g, 4 * sizeof(G));
   const unsigned blocks = num_blocks(by_four ? (n + 3) / 4 : n, kThreads);
-  if (by_four)
-    adamw_by_four<<<blocks, kThreads, 0, stream>>>(reinterpret_cast<float4*>(w), reinterpret_cast<float4*>(m), reinterpret_cast<float4*>(v),
-                                                   g, n, scalars, settings);
+  const auto kernel = by_four ? adamw_by_four<W, G> : adamw_by_one<W, G>;
+  kernel<<<blocks, kThreads, 0, stream>>>(weights, m, v, g, n, scalars, settings);
+}
+template <class W>
+void launch(W weights, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
+            gpuStream_t stream) {
+  if (g.type == FloatType::fp32)
+    launch(weights, m, v, static_cast<const float*>(g.data), n, scalars, settings, stream);
   else
-    adamw_by_one<<<blocks, kThreads, 0, stream>>>(w, m, v, g, n, scalars, settings);
+    launch(weights, m, v, static_cast<const std::uint16_t*>(g.data), n, scalars, settings, stream);
 }
 
 }    // namespace
 
-const char* adamw_device(float* w, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
+const char* adamw_device(AdamwWeights w, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
                          const AdamwSettings& settings, void* stream) {
   if (n == 0) return nullptr;
   const auto s = static_cast<gpuStream_t>(stream);
-  if (g.type == FloatType::fp32)
-    launch(w, m, v, static_cast<const float*>(g.data), n, scalars, settings, s);
+  if (w.w)
+    launch(WholeWeights{w.w}, m, v, g, n, scalars, settings, s);
   else
-    launch(w, m, v, static_cast<const std::uint16_t*>(g.data), n, scalars, settings, s);
+    launch(SplitWeights{w.high, w.low}, m, v, g, n, scalars, settings, s);
   return launch_error();
 }
 

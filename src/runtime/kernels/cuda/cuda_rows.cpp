@@ -68,6 +68,7 @@ std::vector<KernelRow> cuda_rows() {
   constexpr DeviceKind cuda = DeviceKind::cuda;
   std::vector<KernelRow> rows = {
       {.op = "adamw", .device = cuda, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
+      {.op = "adamw_split", .device = cuda, .name = "sheaf", .takes = takes_adamw_split, .launch = adamw_launch},
       {.op = "attention", .device = cuda, .name = "cudnn", .takes = cudnn_takes_attention, .launch = cudnn_attention},
       {.op = "attention_grad",
        .device = cuda,
