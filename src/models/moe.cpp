@@ -12,8 +12,11 @@ class Moe {
   MoeValues write(Value x_bsk) {
     MoeValues out{.name = prefix_};
     route(x_bsk, out);
-    const Value routed_bsk = experts(x_bsk, out.chosen_bsk);
-    out.out_bsk = m_.shared_intermediate ? b_.add(routed_bsk, shared(x_bsk)).front() : routed_bsk;
+    const Results routing = b_.route(out.chosen_bsk, {}, m_.experts);
+    // Before the rows move: where experts are cut over ranks the device has this to do while the host learns how many rows there are.
+    const Value shared_bsk = m_.shared_intermediate ? shared(x_bsk) : Value{};
+    const Value routed_bsk = experts(x_bsk, routing[0], routing[1]);
+    out.out_bsk = shared_bsk ? b_.add(routed_bsk, shared_bsk).front() : routed_bsk;
     return out;
   }
 
@@ -64,9 +67,7 @@ class Moe {
     return m_.fp32_weights ? w : p_.to_compute(w);
   }
 
-  Value experts(Value x_bsk, Value chosen_bsk) {
-    const Results routing = b_.route(chosen_bsk, {}, m_.experts);
-    const Value slot = routing[0], expert = routing[1];
+  Value experts(Value x_bsk, Value slot, Value expert) {
     const Value w_ebs = b_.dispatch_weights(weights_bsk_, slot);
     Value x_ebsk = b_.dispatch(x_bsk, slot, m_.top_k);
     if (m_.weighs_input) x_ebsk = b_.einsum("e b s k, e b s -> e b s k", x_ebsk, w_ebs);

@@ -25,13 +25,13 @@ static at::Tensor placed(const Args& a) {
   return a.in[1].defined() ? a.in[1].index_select(0, a.in[0].reshape({-1})).view(a.in[0].sizes()) : a.in[0];
 }
 
-// Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1.
+// Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1 and the largest expert.
 static void route_kernel(const Args& a) {
   const at::Tensor ids = placed(a).reshape({-1});
   at::Tensor slot = a.out[0].view({-1}), expert = a.out[1].view({-1});
-  slot.fill_(-1);
-  if (ids.numel() == 0) return;
   const auto far = std::numeric_limits<std::int32_t>::max();
+  slot.fill_(-1), expert.fill_(far);
+  if (ids.numel() == 0) return;
   const at::Tensor own = ids.ge(a.owner_begin).logical_and(ids.lt(a.owner_end));
   const auto [sorted, order] = at::sort(at::where(own, ids, far), true, 0, false);    // stable: by token among equals
   const std::int64_t n = std::min(slot.size(0), ids.numel());
