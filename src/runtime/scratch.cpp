@@ -15,6 +15,7 @@ namespace {
 constexpr std::int64_t kAlign[2] = {64, 256};    // cpu, cuda: what LibTorch's own allocators give, or what its kernels ask for
 thread_local ScratchScope* t_current[2] = {nullptr, nullptr};
 thread_local std::int64_t t_stray[2] = {0, 0};
+thread_local bool t_keeps = false;
 c10::DeleterFnPtr inner_deleter = nullptr;
 
 void free_served(void* pointer) {
@@ -106,6 +107,10 @@ void ScratchScope::forget(void* pointer) {
   noted_.erase(found);
 }
 
+KeepMemory::KeepMemory() : outer_(t_keeps) { t_keeps = true; }
+KeepMemory::~KeepMemory() { t_keeps = outer_; }
+bool KeepMemory::on() { return t_keeps; }
+
 void install_cuda_scratch_allocator();    // runtime/cuda; does nothing without CUDA
 
 void install_scratch_allocators() {
@@ -122,6 +127,7 @@ void count_stray_allocation(DeviceKind device) { ++t_stray[static_cast<int>(devi
 #ifndef SHEAF_CUDA
 void install_cuda_scratch_allocator() {}
 void take_lasting_workspaces(DeviceKind, int) {}
+void drop_kept_memory(int) {}
 #endif
 
 }    // namespace sheaf

@@ -50,6 +50,22 @@ class ScratchScope {
   ScratchScope* outer_;
 };
 
+// While it lives, memory on CUDA that the thread takes and no slot serves is kept when it is given back, for who takes some on the same
+// stream next: cudaMalloc and cudaFree wait for the device. The CPU's allocator keeps memory by itself.
+class KeepMemory {
+ public:
+  KeepMemory();
+  ~KeepMemory();
+  KeepMemory(const KeepMemory&) = delete;
+  KeepMemory& operator=(const KeepMemory&) = delete;
+  static bool on();    // on this thread
+
+ private:
+  bool outer_;
+};
+// Gives the device what is kept of its memory and not in use. Waits for the device.
+void drop_kept_memory(int device_index);
+
 // Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.
 void install_scratch_allocators();
 
