@@ -1,6 +1,7 @@
 #include "comm/transport.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -16,6 +17,10 @@ void Transport::reduce_scatter(const Group&, const void*, void*, std::int64_t, D
 }
 void Transport::all_gather(const Group&, const void*, void*, std::int64_t, std::string_view what) {
   SHEAF_CHECK(reduces(), "transport {} has no all_gather of its own ({})", name(), what);
+}
+
+void Transport::wait_until(const std::function<bool()>& done) {
+  for (; !done(); std::this_thread::yield()) check();
 }
 
 namespace {

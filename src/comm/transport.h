@@ -1,6 +1,7 @@
 #pragma once
 // How ranks exchange bytes. One interface; what stands above it (runtime/collectives.cpp) knows no transport.
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +59,8 @@ class Transport {
 
   // Returns when what this rank has launched on the calling thread's stream is done. Nothing to do where calls return when they are done.
   virtual void wait() {}
+  // Returns when done() is true, which it becomes by what this rank has launched. Polls it, and throws what wait() throws.
+  virtual void wait_until(const std::function<bool()>& done);
 
   // Whether calls return at once and do their work in the order of the calling thread's stream, which may be under capture.
   virtual bool in_stream_order() const { return false; }

@@ -20,6 +20,7 @@ struct Call {
   std::pair<std::int64_t, std::int64_t> owned;    // of the factor that the op owns by index
   const Collective* collective = nullptr;
   std::vector<std::size_t> awaits;    // collectives of the segment that must be done before this call
+  bool decides = false;               // numbers of such rows follow from what it makes
   bool dynamic = false;               // has rows that are known only when the router has decided (runtime/dynamic_rows.h)
 
   std::string_view kernel() const { return collective ? "transport" : row ? row->name : "aten"; }

@@ -11,8 +11,9 @@
 
 namespace sheaf {
 
-DynamicRows::DynamicRows(const Graph& graph, const std::vector<Type>& local, std::vector<at::Tensor>& views, at::Device device, bool poison)
-    : graph_(graph), local_(local), views_(views), device_(device), poison_(poison) {
+DynamicRows::DynamicRows(const Graph& graph, const std::vector<Type>& local, std::vector<at::Tensor>& views, at::Device device, bool poison,
+                         Transport* transport, SideStream* side)
+    : graph_(graph), local_(local), views_(views), device_(device), poison_(poison), transport_(transport), side_(side) {
   for (const Segment s : kSegments) {
     std::map<Value, std::size_t> last;
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n)
@@ -38,6 +39,58 @@ std::vector<Group> DynamicRows::groups() const {
   return out;
 }
 
+void DynamicRows::begin() {
+  for (auto& [v, exchange] : exchanges_) exchange.forget();
+  announced_.clear(), with_unused_rows_.clear();
+}
+
+bool DynamicRows::has_unknown_rows(const Node& node) const { return node.op == &op(OpId::route) && graph_.has_dynamic_rows(node.out[1]); }
+
+bool DynamicRows::decides(const Node& node) const {
+  return has_unknown_rows(node) || std::any_of(node.out.begin(), node.out.end(), [&](Value v) { return exchanges_.contains(v); });
+}
+
+void DynamicRows::announce(const Node& node, Segment segment) {
+  const auto behind = [&](Value expert, const std::function<void(const at::Tensor&)>& count) {
+    const std::size_t id = graph_.nodes(segment).size() + static_cast<std::size_t>(expert.id);    // no collective's
+    const auto work = [&] { count(views_[static_cast<std::size_t>(expert.id)]); };
+    side_ ? side_->run(id, work) : work();
+    announced_[expert] = id;
+  };
+  for (const Value v : node.out)
+    if (const auto found = exchanges_.find(v); found != exchanges_.end())
+      behind(v, [&](const at::Tensor& expert) { found->second.announce(expert); });
+  if (!has_unknown_rows(node)) return;
+  for (const Value v : node.out) with_unused_rows_[v] = &node;
+  behind(node.out[1], [&](const at::Tensor& expert) {
+    RowCounts& used = used_[node.out[1]];
+    if (!used.defined()) used = RowCounts({static_cast<std::int32_t>(graph_.type(node.out[1]).shape[0] - 1)}, 0, device_);
+    used.count(expert);
+    used.to_host();
+  });
+}
+
+// The host goes on when they are there, and so does the stream.
+void DynamicRows::wait_for_counts(Value expert) {
+  const auto found = announced_.find(expert);
+  if (found == announced_.end()) return;
+  if (side_) {
+    transport_->wait_until([&] { return side_->done(found->second); });
+    side_->wait_for(found->second);
+  }
+  announced_.erase(found);
+}
+
+void DynamicRows::take_used_rows(const Node& route) {
+  wait_for_counts(route.out[1]);
+  const std::int64_t used = *used_.at(route.out[1]).on_host();
+  for (const Value v : route.out) {
+    at::Tensor& view = views_[static_cast<std::size_t>(v.id)];
+    if (view.defined()) view = view.narrow(2, 0, used);
+    with_unused_rows_.erase(v);
+  }
+}
+
 at::Tensor DynamicRows::make(Value v, std::int64_t rows) {
   const Type& type = local_[static_cast<std::size_t>(v.id)];
   Shape shape = type.stored();
@@ -58,7 +111,8 @@ std::int64_t DynamicRows::rows_of(const Call& call) {
 void DynamicRows::exchange(Call& call) {
   const Node& node = *call.node;
   RowExchange& rows = exchanges_.at(node.in.back());
-  rows.learn(call.in.back());
+  wait_for_counts(node.in.back());
+  rows.learn();
   if (node.op != &op(OpId::exchange_rows)) rows.learn_tokens(call.in[1], call.in.back(), node.attrs.integer("k"));
   const bool to_experts = graph_.has_dynamic_rows(node.out[0]);
   const at::Tensor out = to_experts ? make(node.out[0], rows.rows_at_experts()) : call.out[0];
@@ -82,16 +136,12 @@ void DynamicRows::compute(Call& call) {
   } else if (rows > 0 || !graph_.has_dynamic_rows(call.node->out[0])) {
     measured([&] { call.launch(); });
   }
-  if (call.node->op != &op(OpId::route)) return;
-  const std::int64_t used = call.out[0].ge(0).sum().item<std::int64_t>();
-  for (const Value v : call.node->out) {
-    at::Tensor& view = views_[static_cast<std::size_t>(v.id)];
-    view = view.narrow(2, 0, used);
-  }
 }
 
 void DynamicRows::run(Call& call, Segment segment, std::size_t n) {
   const PooledAllocations pooled;
+  for (const Value v : call.node->in)
+    if (const auto found = with_unused_rows_.find(v); found != with_unused_rows_.end()) take_used_rows(*found->second);
   for (std::size_t i = 0; i < call.in.size(); ++i)
     if (call.node->in[i]) call.in[i] = views_[static_cast<std::size_t>(call.node->in[i].id)];
   exchanges_rows(*call.node->op) ? exchange(call) : compute(call);

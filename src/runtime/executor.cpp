@@ -190,6 +190,7 @@ void Executor::Impl::bind() {
       const NodeMemory& scratch = memory.nodes[static_cast<std::size_t>(s)][n];
       list[n].scratch = static_cast<char*>(arena.data_ptr()) + scratch.scratch_offset;
       list[n].scratch_bytes = scratch.scratch_bytes;
+      list[n].decides = dynamic->decides(*list[n].node);
       list[n].stored = is_stored(graph, memory, *list[n].node);
       if (list[n].node->op->name == "pack") bind_gaps(list[n]);
     }
@@ -272,6 +273,7 @@ void Executor::Impl::run_calls(Segment segment) {
                     what.substr(0, what.find('\n')));
       }
     }
+    if (call.decides) dynamic->announce(*call.node, segment);
   }
   if (side) timed(segment, list.size(), Track::waits, [&] { side->wait_for_all(); });
 }
@@ -287,7 +289,8 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   m.local = sheaf::local_types(m.graph, m.rank());
   for (const Value v : m.graph.all(ValueKind::input)) m.num_micro_batches = m.graph.type(v).shape[0];
   m.views.resize(m.graph.values.size());
-  m.dynamic.emplace(m.graph, m.local, m.views, at_device(options), options.poison);
+  if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
+  m.dynamic.emplace(m.graph, m.local, m.views, at_device(options), options.poison, options.transport, m.side.get());
   ScratchBytes scratch;
   m.select_and_measure(scratch);
   m.memory = plan_memory(m.graph, scratch, m.shared_storage());
@@ -296,7 +299,6 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   m.bind();
   m.slots.emplace(m.graph, m.persistent, m.num_micro_batches);
   m.graphs.emplace(options.cuda_graphs, options.device, options.transport, m.calls);
-  if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   for (const Collective& collective : m.collectives)
     for (const Group& group : collective.groups()) options.transport->prepare(group);
   for (const Group& group : m.dynamic->groups()) options.transport->prepare(group);

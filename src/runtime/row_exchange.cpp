@@ -1,11 +1,14 @@
 #include "runtime/row_exchange.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <numeric>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -23,47 +26,69 @@ RowExchange::RowExchange(const Graph& graph, const Node& node, Transport& transp
   num_experts_ = graph.type(node.in[0]).shape[0];
 }
 
-void RowExchange::learn(const at::Tensor& expert) {
-  if (known_) return;
-  const std::size_t n = group_.size();
-  const auto experts_of = [&](std::size_t i) { return piece(num_experts_, static_cast<std::int64_t>(n), static_cast<std::int64_t>(i)); };
-  const std::int64_t own = experts_of(self_).second - experts_of(self_).first;
-  const at::Tensor rows = expert.reshape({-1}).to(at::kCPU);
-  at::Tensor counts = at::zeros({num_experts_}, at::kLong);
-  for (std::int64_t r = 0; r < rows.numel(); ++r) ++counts.data_ptr<std::int64_t>()[rows.data_ptr<std::int32_t>()[r]];
-  const at::Tensor sent = counts.to(expert.device()), received = at::empty({static_cast<std::int64_t>(n), own}, sent.options());
+std::pair<std::int64_t, std::int64_t> RowExchange::experts_of(std::size_t place) const {
+  return piece(num_experts_, static_cast<std::int64_t>(group_.size()), static_cast<std::int64_t>(place));
+}
+
+void RowExchange::announce(const at::Tensor& expert) {
+  const auto [first, last] = experts_of(self_);
+  const std::int64_t n = static_cast<std::int64_t>(group_.size()), own = last - first;
+  if (!counts_.defined()) {
+    std::vector<std::int32_t> up_to(static_cast<std::size_t>(num_experts_) + 1);
+    std::iota(up_to.begin(), up_to.end(), -1);
+    counts_ = RowCounts(up_to, n * (own + 1), expert.device());
+    const auto runs = at::TensorOptions().dtype(at::kLong);
+    runs_on_host_ = at::empty({2, 2, n * own}, runs.pinned_memory(expert.is_cuda()));
+    runs_ = at::empty({2, 2, n * own}, runs.device(expert.device()));
+  }
+  counts_.count(expert);
   std::vector<ConstBytes> send;
   std::vector<Bytes> recv;
-  for (std::size_t i = 0; i < n; ++i) {
+  std::int32_t* received = counts_.on_device() + num_experts_ + 1;
+  for (std::size_t i = 0; i < group_.size(); ++i, received += own + 1) {
     const auto [begin, end] = experts_of(i);
-    send.push_back({sent.data_ptr<std::int64_t>() + begin, (end - begin) * 8});
-    recv.push_back({received.data_ptr<std::int64_t>() + static_cast<std::int64_t>(i) * own, own * 8});
+    send.push_back({counts_.on_device() + begin, (end - begin + 1) * 4});
+    recv.push_back({received, (own + 1) * 4});
   }
   transport_.exchange(group_, send, recv, what_);
-  transport_.wait();    // with a time limit, which a copy has not
-  const at::Tensor host = received.to(at::kCPU);
-  const auto* const from = host.data_ptr<std::int64_t>();    // [source, e]
+  counts_.to_host();
+  counts_are_ = Counts::announced, knows_tokens_ = false;
+}
 
+// Rows were received in runs of (source, e) and lie in runs of (e, source): a row moves as far as its run does. For either order: where
+// its runs end, and how far each is from its place in the other one.
+void RowExchange::learn() {
+  if (counts_are_ == Counts::known) return;
+  SHEAF_CHECK(counts_are_ == Counts::announced, "{}: rows move before their number was announced", what_);
+  const std::size_t n = group_.size();
+  const auto own = static_cast<std::size_t>(experts_of(self_).second - experts_of(self_).first);
+  const std::int32_t *const before = counts_.on_host(), *const received = before + num_experts_ + 1;    // [source, e]
+  const auto rows_of = [&](std::size_t i, std::size_t e) { return received[i * (own + 1) + e + 1] - received[i * (own + 1) + e]; };
   sent_rows_.assign(n, 0), received_rows_.assign(n, 0);
+  std::vector<std::int64_t> run(n * own);    // where that of (source, e) begins
+  std::int64_t *const by_source = runs_on_host_.data_ptr<std::int64_t>(), *const by_expert = by_source + 2 * n * own;
+  std::int64_t rows = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    sent_rows_[i] = i == 0 ? 0 : sent_rows_[i - 1];
-    received_rows_[i] = i == 0 ? 0 : received_rows_[i - 1];
-    for (std::int64_t e = experts_of(i).first; e < experts_of(i).second; ++e) sent_rows_[i] += counts.data_ptr<std::int64_t>()[e];
-    for (std::int64_t e = 0; e < own; ++e) received_rows_[i] += from[static_cast<std::int64_t>(i) * own + e];
+    sent_rows_[i] = before[experts_of(i).second];
+    for (std::size_t e = 0; e < own; ++e) run[i * own + e] = rows, by_source[i * own + e] = rows += rows_of(i, e);
+    received_rows_[i] = rows;
   }
-  std::vector<std::int64_t> run(n * static_cast<std::size_t>(own));    // where that of (source, e) begins among the rows received
-  std::int64_t at = 0;
-  for (std::size_t k = 0; k < run.size(); ++k) run[k] = at, at += from[k];
-  at::Tensor by_expert = at::empty({at}, at::kLong), by_source = at::empty({at}, at::kLong);
   std::int64_t place = 0;
-  for (std::int64_t e = 0; e < own; ++e)
+  for (std::size_t e = 0; e < own; ++e)
     for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t k = i * static_cast<std::size_t>(own) + static_cast<std::size_t>(e);
-      for (std::int64_t r = run[k]; r < run[k] + from[k]; ++r, ++place)
-        by_expert.data_ptr<std::int64_t>()[place] = r, by_source.data_ptr<std::int64_t>()[r] = place;
+      const std::int64_t moved = place - run[i * own + e];
+      by_source[n * own + i * own + e] = moved, by_expert[n * own + e * n + i] = -moved;
+      by_expert[e * n + i] = place += rows_of(i, e);
     }
-  by_expert_ = by_expert.to(expert.device()), by_source_ = by_source.to(expert.device());
-  known_ = true;
+  runs_.copy_(runs_on_host_, /*non_blocking=*/true);
+  const at::Tensor all = at::arange(rows, runs_.options());
+  const auto places = [&](std::int64_t order) {
+    if (rows == 0) return all;
+    const at::Tensor run_of_row = at::searchsorted(runs_[order][0], all, /*out_int32=*/false, /*right=*/true);
+    return runs_[order][1].index_select(0, run_of_row).add_(all);
+  };
+  by_source_ = places(0), by_expert_ = places(1);
+  counts_are_ = Counts::known;
 }
 
 void RowExchange::exchange(const at::Tensor& in, const std::vector<std::int64_t>& in_rows, const at::Tensor& out,

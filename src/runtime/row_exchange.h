@@ -6,8 +6,8 @@
 //     -> received        by (source, e, its token)
 //   experts here         rows by (e, source, its token)
 //
-// How many rows go where is data of the router: learnt once for the decisions of a layer, by a message of counts, and kept until they
-// change.
+// How many rows go where is data of the router. A message of counts follows its decision at once; the host reads it when the first rows
+// move, and it holds until the router decides anew.
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -15,6 +15,7 @@
 #include "comm/transport.h"
 #include "ir/graph.h"
 #include "runtime/kernels/kernel_table.h"
+#include "runtime/row_counts.h"
 
 namespace sheaf {
 
@@ -24,10 +25,12 @@ class RowExchange {
   RowExchange(const Graph& graph, const Node& node, Transport& transport, std::string what);
 
   const Group& group() const { return group_; }
-  void forget() { known_ = knows_tokens_ = false; }
-  // expert: of the rows where the tokens are. All ranks of the group call it together; nothing to do where it is known. Waits for the
-  // device.
-  void learn(const at::Tensor& expert);
+  void forget() { counts_are_ = Counts::unknown, knows_tokens_ = false; }
+  // expert: of the rows where the tokens are. Tells the group how many rows there are for each expert: on the calling thread's stream, up
+  // to the copy to the host. All ranks of the group call it together.
+  void announce(const at::Tensor& expert);
+  // Once that copy is done. Nothing to do where it is known.
+  void learn();
   std::int64_t rows_at_tokens() const { return sent_rows_.empty() ? 0 : sent_rows_.back(); }
   std::int64_t rows_at_experts() const { return received_rows_.empty() ? 0 : received_rows_.back(); }
   // For dispatch and combine: which tokens the rows are of. slot: of the rows where the tokens are; k: choices of a token.
@@ -41,6 +44,7 @@ class RowExchange {
   void to_tokens(const at::Tensor& in, const at::Tensor& out) const;
 
  private:
+  std::pair<std::int64_t, std::int64_t> experts_of(std::size_t place) const;
   void exchange(const at::Tensor& in, const std::vector<std::int64_t>& in_rows, const at::Tensor& out,
                 const std::vector<std::int64_t>& out_rows) const;
 
@@ -49,8 +53,12 @@ class RowExchange {
   Group group_;
   std::int64_t num_experts_ = 0;    // of all ranks
   std::size_t self_ = 0;            // place in the group
-  bool known_ = false, knows_tokens_ = false;
+  enum class Counts { unknown, announced, known } counts_are_ = Counts::unknown;
+  bool knows_tokens_ = false;
+  RowCounts
+      counts_;    // rows before each of all experts and behind the last; then, by source, those before each of the own experts and so on
   std::vector<std::int64_t> sent_rows_, received_rows_;    // by place in the group, where the part ends
+  at::Tensor runs_on_host_, runs_;                         // [2, 2, runs]: see learn
   at::Tensor by_expert_, by_source_;                       // the row received that is the i-th by expert; and back
 
   // Tokens sent and received, each once for a pair of ranks.

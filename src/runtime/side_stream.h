@@ -14,6 +14,8 @@ class SideStream {
   // What the calling thread's stream is given from now on waits for that work; nothing if it was waited for, or is not there.
   virtual void wait_for(std::size_t id) = 0;
   virtual void wait_for_all() = 0;
+  // Whether that work is done, asked by the host. Whoever uses what it made on a stream waits there too.
+  virtual bool done(std::size_t id) = 0;
 };
 
 // nullptr where the device has no streams.

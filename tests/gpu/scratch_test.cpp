@@ -1,6 +1,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 
 #include <thread>
 
@@ -45,6 +47,24 @@ TEST_F(CudaScratch, measuring_gives_real_memory_and_the_peak) {
   }
   EXPECT_EQ(scope.peak(), 2048);
   EXPECT_TRUE(scope.empty());
+}
+
+TEST_F(CudaScratch, pooled_memory_comes_again_on_its_stream_only) {
+  const auto address = [](std::int64_t bytes) { return at::empty({bytes}, kBytes).data_ptr(); };
+  const PooledAllocations pooled;
+  void* const first = address(100 << 10);
+  const std::int64_t stray = num_stray_allocations(DeviceKind::cuda);
+  EXPECT_EQ(address(97 << 10), first);
+  EXPECT_EQ(num_stray_allocations(DeviceKind::cuda), stray);
+  EXPECT_NE(address(10 << 10), first);    // far smaller: another block
+  {
+    const c10::cuda::CUDAStreamGuard other(c10::cuda::getStreamFromPool());
+    EXPECT_NE(address(100 << 10), first);
+  }
+  const at::Tensor held = at::empty({100 << 10}, kBytes);
+  EXPECT_EQ(held.data_ptr(), first);
+  EXPECT_NE(address(100 << 10), first);
+  EXPECT_GE(pooled_bytes(0), 3 * (100 << 10));
 }
 
 TEST_F(CudaScratch, workspaces_of_cublas_are_taken_outside) {

@@ -180,30 +180,27 @@ class NcclTransport::Impl {
     }
   }
 
-  void wait(void* given) {
-    auto* event = static_cast<cudaEvent_t>(given);
-    if (!event) {
-      if (!event_) cuda_check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "wait");
-      cuda_check(cudaEventRecord(event_, stream()), "wait");
-      event = event_;
-    }
+  void wait() {
+    if (!event_) cuda_check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "wait");
+    cuda_check(cudaEventRecord(event_, stream()), "wait");
+    wait_until([this] {
+      const cudaError_t state = cudaEventQuery(event_);
+      if (state != cudaErrorNotReady) cuda_check(state, last_);
+      return state == cudaSuccess;
+    });
+  }
+  void wait_until(const std::function<bool()>& done) {
     const Clock::time_point begin = Clock::now();
     Clock::time_point next_check = begin + kCheckEvery;
-    Pause pause;
-    for (;;) {
-      const cudaError_t state = cudaEventQuery(event);
-      if (state == cudaSuccess) return;
-      if (state != cudaErrorNotReady) cuda_check(state, last_);
-      if (const Clock::time_point now = Clock::now(); now >= next_check) {
-        next_check = now + kCheckEvery;
-        check();
-        if (now - begin > limit()) {
-          const Use use(*this, last_);
-          check_not_ended();
-          fail_late("for its GPU. Last launched:");
-        }
-      }
-      pause.sleep();
+    for (Pause pause; !done(); pause.sleep()) {
+      const Clock::time_point now = Clock::now();
+      if (now < next_check) continue;
+      next_check = now + kCheckEvery;
+      check();
+      if (now - begin <= limit()) continue;
+      const Use use(*this, last_);
+      check_not_ended();
+      fail_late("for its GPU. Last launched:");
     }
   }
 
@@ -336,8 +333,8 @@ void NcclTransport::end_batch() { impl_->end_batch(); }
 void NcclTransport::prepare(const Group& group) { impl_->prepare(group); }
 void NcclTransport::check() { impl_->check(); }
 void NcclTransport::abort(const std::string& why) { impl_->abort(why); }
-void NcclTransport::wait() { impl_->wait(nullptr); }
-void NcclTransport::wait_for(void* event) { impl_->wait(event); }
+void NcclTransport::wait() { impl_->wait(); }
+void NcclTransport::wait_until(const std::function<bool()>& done) { impl_->wait_until(done); }
 
 void NcclTransport::exchange(const Group& group, std::span<const ConstBytes> send, std::span<const Bytes> recv, std::string_view what) {
   const std::size_t own = check_exchange(*this, group, send, recv, what);

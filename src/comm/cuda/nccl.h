@@ -39,8 +39,7 @@ class NcclTransport final : public Transport {
   // In place of waiting for a stream, where a lost rank would mean for ever. RankFailure after timeout_s, or when check() throws; the
   // collectives under way are ended then.
   void wait() override;
-  // The same, until `event` (a cudaEvent_t that was recorded) has happened.
-  void wait_for(void* event);
+  void wait_until(const std::function<bool()>& done) override;
 
  private:
   class Impl;

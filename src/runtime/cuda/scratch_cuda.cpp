@@ -12,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -40,8 +41,10 @@ class Pools {
       release_free(device);
       if (cudaMalloc(&pointer, size) != cudaSuccess) return nullptr;
     }
+    count_stray_allocation(DeviceKind::cuda);
     const std::lock_guard lock(mutex_);
     blocks_[pointer] = {size, device, stream};
+    bytes_[device] += static_cast<std::int64_t>(size);
     return pointer;
   }
   bool give_back(void* pointer) {
@@ -53,10 +56,7 @@ class Pools {
   }
   std::int64_t bytes(int device) {
     const std::lock_guard lock(mutex_);
-    std::int64_t sum = 0;
-    for (const auto& [pointer, block] : blocks_)
-      if (block.device == device) sum += static_cast<std::int64_t>(block.size);
-    return sum;
+    return bytes_[device];
   }
 
  private:
@@ -67,12 +67,20 @@ class Pools {
     return (bytes + step - 1) / step * step;
   }
   void release_free(int device) {
-    const std::lock_guard lock(mutex_);
-    for (auto& [where, free] : free_) {
-      if (where.first != device) continue;
-      for (const auto& [size, pointer] : free) cudaFree(pointer), blocks_.erase(pointer);
-      free.clear();
+    std::vector<void*> released;
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto& [where, free] : free_) {
+        if (where.first != device) continue;
+        for (const auto& [size, pointer] : free) {
+          released.push_back(pointer), blocks_.erase(pointer);
+          bytes_[device] -= static_cast<std::int64_t>(size);
+        }
+        free.clear();
+      }
     }
+    // Not under the lock: cudaFree waits for the device, which may wait for what the thread of another one has yet to launch.
+    for (void* const pointer : released) cudaFree(pointer);
   }
 
   struct Block {
@@ -82,6 +90,7 @@ class Pools {
   };
   std::mutex mutex_;
   std::map<void*, Block> blocks_;
+  std::map<int, std::int64_t> bytes_;    // by GPU, of all blocks
   std::map<std::pair<int, cudaStream_t>, std::multimap<std::size_t, void*>> free_;
 };
 Pools& pools() {
@@ -94,7 +103,8 @@ void* allocate(std::size_t bytes, int device, cudaStream_t stream) {
   ScratchScope* scope = ScratchScope::current(DeviceKind::cuda);
   if (scope)
     if (void* pointer = scope->serve(static_cast<std::int64_t>(bytes))) return pointer;
-  void* pointer = allocations_are_pooled() ? pools().take(bytes, device, stream) : nullptr;
+  const bool pooled = allocations_are_pooled();
+  void* pointer = pooled ? pools().take(bytes, device, stream) : nullptr;
   if (const cudaError_t error = pointer ? cudaSuccess : cudaMalloc(&pointer, bytes); error != cudaSuccess) {
     cudaGetLastError();    // an out of memory is not sticky; the next call must not report it again
     std::size_t free = 0, total = 0;
@@ -105,7 +115,7 @@ void* allocate(std::size_t bytes, int device, cudaStream_t stream) {
   }
   if (scope)
     scope->note(pointer, static_cast<std::int64_t>(bytes));
-  else
+  else if (!pooled)
     count_stray_allocation(DeviceKind::cuda);
   return pointer;
 }

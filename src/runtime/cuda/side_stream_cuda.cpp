@@ -51,6 +51,14 @@ class CudaSideStream final : public SideStream {
     while (!under_way_.empty()) wait_for(under_way_.begin()->first);
   }
 
+  bool done(std::size_t id) override {
+    const auto found = under_way_.find(id);
+    if (found == under_way_.end()) return true;
+    const cudaError_t state = cudaEventQuery(found->second);
+    if (state != cudaErrorNotReady) C10_CUDA_CHECK(state);
+    return state == cudaSuccess;
+  }
+
  private:
   c10::cuda::CUDAStream main() const { return c10::cuda::getCurrentCUDAStream(side_.device_index()); }
 
