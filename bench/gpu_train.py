@@ -32,7 +32,7 @@ def run_sheaf(arguments, folder):
     vocab = json.load(open(arguments.config))["vocab_size"]
     write_corpus(folder, vocab, arguments.gpus * arguments.micro_batch * arguments.seq * (arguments.steps + 1) + 1)
     run = {"model": {"config": arguments.config}, "data": {"train": str(folder / "corpus.bin"), "seq_len": arguments.seq},
-           "run": {"steps": arguments.steps, "output": str(folder / "sheaf"), "device": "cuda"},
+           "run": {"steps": arguments.steps, "output": str(folder / "sheaf"), "device": "cuda", "write_model": False},
            "train_micro_batch_size_per_gpu": arguments.micro_batch, "bf16": {"enabled": True},
            "zero_optimization": {"stage": arguments.zero if arguments.gpus > 1 else 0},
            "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}

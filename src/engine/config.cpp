@@ -76,6 +76,7 @@ void fields(V& v, RunConfig& c) {
   v("run.steps", c.run.steps);
   v("run.output", c.run.output);
   v("run.save_every", c.run.save_every);
+  v("run.write_model", c.run.write_model);
   v("run.keep", c.run.keep);
   v("run.stop_on_save_error", c.run.stop_on_save_error);
   v("run.eval_every", c.run.eval_every);

@@ -39,6 +39,7 @@ struct RunOptions {
   std::int64_t save_every = 0;    // 0: no checkpoints
   std::int64_t keep = 0;          // complete checkpoints that stay; 0: all
   bool stop_on_save_error = false;
+  bool write_model = true;        // at the end
   std::int64_t eval_every = 0;    // 0: at the end only
   std::int64_t seed = 0;
   std::int64_t log_every = 1;

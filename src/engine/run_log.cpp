@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -167,9 +168,9 @@ std::string RunLog::summary() const {
   if (best_)
     text += fmt::format("\nbest evaluation: loss {:.4f}, perplexity {:.2f}, at step {}", best_->loss, best_->perplexity, best_->step);
   std::vector<std::vector<std::string>> rows = {{"peak memory:", human_bytes(static_cast<double>(state_.peak_bytes))},
-                                                {"model:", folder_ + "/model"},
                                                 {"metrics:", folder_ + "/metrics.jsonl"},
                                                 {"tensorboard:", folder_ + "/tensorboard"}};
+  if (std::filesystem::exists(folder_ + "/model")) rows.insert(rows.begin() + 1, {"model:", folder_ + "/model"});
   if (const auto found = list_checkpoints(folder_ + "/checkpoints"); !found.empty())
     rows.push_back({"checkpoints:", fmt::format("{} (newest of {})", found.back().folder, found.size())});
   text += "\n" + table(rows);

@@ -206,10 +206,11 @@ class Run {
       if (config_.run.save_every > 0 && (done_.step % config_.run.save_every == 0 || last || interrupted))
         save_failed(saver_->save(executor_, done_));
     }
-    if (interrupted) say("interrupted: the step is finished, saving the model");
+    const bool write = config_.run.write_model && !in_.quiet();
+    if (interrupted) say(fmt::format("interrupted: the step is finished{}", write ? ", saving the model" : ""));
     save_failed(saver_->finish());
     if (log_) log_->finish();
-    if (!in_.quiet()) save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, as_read());
+    if (write) save_weights(executor_, rank_.transport, config_.run.output + "/model", in_.source.config, as_read());
     if (log_) log_->say(log_->summary());
     return interrupted ? TrainEnd::interrupted : TrainEnd::finished;
   }

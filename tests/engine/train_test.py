@@ -145,6 +145,11 @@ def bf16_stays_near(temporary):
     assert worst <= 2**-9 and norm <= 4 * 2**-9 and moved <= 0.1
 
 
+def a_model_that_nobody_wants(temporary):
+    train("train_qwen2", temporary / "unwritten", "run.steps=1", "run.write_model=false")
+    assert not (temporary / "unwritten" / "model").exists()
+
+
 def split_masters_are_the_same_numbers(temporary):
     """Masters kept as the bf16 weight and what it leaves out: fp32 numbers, bit for bit, whose upper halves differ from casts in ties alone,
     one number of 2^16. The model's 10^4 or so weights make one or two ties in 20 updates; each moves one weight of those that a step computes
@@ -261,6 +266,7 @@ def main():
         a_changed_setting_is_seen(temporary)
         resolved_run_repeats(temporary)
         bf16_stays_near(temporary)
+        a_model_that_nobody_wants(temporary)
         split_masters_are_the_same_numbers(temporary)
         written_models(temporary)
     finally:
