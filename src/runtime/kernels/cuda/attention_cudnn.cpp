@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <c10/cuda/CUDAStream.h>
 #include <cudnn_frontend.h>
 
 #include <algorithm>
@@ -11,7 +10,8 @@
 #include <memory>
 #include <unordered_map>
 
-#include "base/error.h"
+#include "runtime/kernels/attention_sinks.h"
+#include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/document_offsets.h"
 
 namespace sheaf {
@@ -201,9 +201,9 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors,
     offsets = at::empty({kOffsetWidths, key.batch() + 1}, options.dtype(at::kLong));
     DocumentOffsets shape{key.b, key.ends, key.s, {}};
     std::ranges::copy(widths(key), shape.widths);
-    const char* error = document_offsets_device(lengths.data_ptr<std::int32_t>(), offsets.data_ptr<std::int64_t>(),
-                                                ends.const_data_ptr<std::int32_t>(), shape, c10::cuda::getCurrentCUDAStream().stream());
-    SHEAF_CHECK(!error, "{}: {}", key.text(), error);
+    check(document_offsets_device(lengths.data_ptr<std::int32_t>(), offsets.data_ptr<std::int64_t>(), ends.const_data_ptr<std::int32_t>(),
+                                  shape, current_stream()),
+          "document_offsets");
     pointers[kLengths] = lengths.data_ptr();
     for (int w = 0; w < kOffsetWidths; ++w) pointers[kOffsets + w] = offsets.select(0, w).data_ptr();
   }
@@ -211,6 +211,10 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors,
   const at::Tensor workspace = at::empty({p.workspace_bytes}, tensors[0].second.options().dtype(at::kByte));
   fe::error_t error = p.graph.execute(h, pointers, workspace.data_ptr());
   SHEAF_CHECK(error.is_good(), "{}: {}", key.text(), error.get_message());
+}
+
+SinkRows sink_rows(const Key& key, const at::Tensor& o, const at::Tensor& sinks) {
+  return {.rows = key.b * key.s, .heads = key.h(), .e = key.e, .type = float_type(o), .sink_type = float_type(sinks)};
 }
 
 void run_grad(const Args& a, bool deterministic) {
@@ -227,17 +231,28 @@ void run_grad(const Args& a, bool deterministic) {
        {kDk, a.out[1]},
        {kDv, a.out[2]}},
       a.in[6]);
+  const at::Tensor &o = a.in[3], &sinks = a.in[7];
+  if (!sinks.defined()) return;
+  const SinkRows rows = sink_rows(key, o, sinks);
+  const at::Tensor parts = at::empty({rows.heads, attention_sinks_parts(rows)}, a.out[3].options());
+  check(attention_sinks_grad_device(a.out[3].data_ptr<float>(), parts.data_ptr<float>(), a.in[5].const_data_ptr(), o.const_data_ptr(),
+                                    a.in[4].const_data_ptr<float>(), sinks.const_data_ptr(), rows, current_stream()),
+        "attention_sinks_grad");
 }
 
-// `optional`: the first of ends, sinks. (Sinks would be one more tensor of the plan.)
+// Of q and k, and of v, that the rows take. MLA's are 192 and 128: `head_dims_of_mla` of tests/gpu/attention_test.cpp asks cuDNN for them.
+constexpr std::int64_t kMaxQueryDim = 128, kMaxValueDim = 128;
+
+// `optional`: the first of ends, sinks.
 bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
-  if (in[optional + 1] || (in[optional] && in[optional]->dtype != DType::i32)) return false;
+  const Type *ends = in[optional], *sinks = in[optional + 1];
+  if ((ends && ends->dtype != DType::i32) || (sinks && sinks->dtype != DType::fp32 && sinks->dtype != in[0]->dtype)) return false;
   for (std::size_t i = 0; i < optional; ++i)
     if (in[i]->dtype != in[0]->dtype && in[i]->dtype != DType::fp32) return false;    // lse is fp32
   const Type &q = *in[0], &k = *in[1], &v = *in[2];
-  if ((q.dtype != DType::bf16 && q.dtype != DType::fp16) || k.dtype != q.dtype || v.dtype != q.dtype) return false;
-  const auto head_dim = [](std::int64_t d) { return d > 0 && d % 8 == 0 && d <= 128; };
-  if (!head_dim(q.shape[4]) || !head_dim(v.shape[3])) return false;
+  if (!is_half(q) || k.dtype != q.dtype || v.dtype != q.dtype) return false;
+  const auto head_dim = [](std::int64_t d, std::int64_t most) { return d > 0 && d % 8 == 0 && d <= most; };
+  if (!head_dim(q.shape[4], kMaxQueryDim) || !head_dim(v.shape[3], kMaxValueDim)) return false;
   const std::int64_t s = q.shape[1], u = k.shape[1];
   const bool causal = attrs.flag("causal"), window = attrs.integer("window") > 0;
   return s > 1 && u > 1 && num_elements(q.shape) > 0 && (s == u || !causal) && (causal || !window);
@@ -249,7 +264,12 @@ bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(a
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
 
 void cudnn_attention(const Args& a) {
-  run(key_of(a, false, false), {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}}, a.in[3]);
+  const Key key = key_of(a, false, false);
+  const at::Tensor &o = a.out[0], &lse = a.out[1], &sinks = a.in[4];
+  run(key, {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, o}, {kLse, lse}}, a.in[3]);
+  if (!sinks.defined()) return;
+  check(attention_sinks_device(o.data_ptr(), lse.data_ptr<float>(), sinks.const_data_ptr(), sink_rows(key, o, sinks), current_stream()),
+        "attention_sinks");
 }
 void cudnn_attention_grad(const Args& a) { run_grad(a, false); }
 void cudnn_attention_grad_deterministic(const Args& a) { run_grad(a, true); }

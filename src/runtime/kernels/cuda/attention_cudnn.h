@@ -1,11 +1,11 @@
 #pragma once
 // Attention and its gradient by cuDNN, through cudnn-frontend. attention_cudnn.cpp takes long to compile: it is the only file that includes
-// it.
+// it. cuDNN knows of no sinks here: attention_sinks.h adds them to what it writes.
 #include "ir/op.h"
 
 namespace sheaf {
 
-// bf16 or fp16, head dims that are multiples of 8 up to 128, no sinks, a window only with a causal mask.
+// bf16 or fp16, head dims that are multiples of 8 up to 128, sinks also in fp32, a window only with a causal mask.
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in);
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in);
 
