@@ -1,7 +1,7 @@
 """Peer: a transformers model under FSDP2 with fp32 master weights, bf16 compute and fused AdamW; eager, or each layer through torch.compile.
 
 torchrun --nproc-per-node N bench/peers/hf_fsdp2.py --config CONFIG.json [--seq 4096] [--micro-batch 4] [--steps 12] [--compile]
-                               [--experts eager|grouped_mm]
+                               [--experts eager|grouped_mm] [--document TOKENS]
 Prints one JSON line: tokens/s per GPU (median of the last two thirds of the steps), step time, peak memory of the caching allocator.
 """
 import argparse
@@ -19,6 +19,7 @@ def main():
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--experts", default="grouped_mm")    # of a mixture of experts: transformers' way of computing them
+    parser.add_argument("--document", type=int, default=0)    # rows are packed with documents of as many tokens, which transformers sees by positions
     arguments = parser.parse_args()
 
     import torch
@@ -44,12 +45,14 @@ def main():
         fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    rows = (arguments.micro_batch, arguments.seq)
+    packed = {"position_ids": torch.arange(arguments.seq, device="cuda").remainder(arguments.document).expand(rows)} if arguments.document else {}
     seconds, losses = [], []
     for _ in range(arguments.steps):
-        ids = torch.randint(0, config.vocab_size, (arguments.micro_batch, arguments.seq), device="cuda")
+        ids = torch.randint(0, config.vocab_size, rows, device="cuda")
         torch.cuda.synchronize()
         begin = time.perf_counter()
-        loss = model(input_ids=ids, labels=ids).loss
+        loss = model(input_ids=ids, labels=ids, **packed).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

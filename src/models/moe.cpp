@@ -70,14 +70,14 @@ class Moe {
   Value experts(Value x_bsk, Value slot, Value expert) {
     const Value w_ebs = b_.dispatch_weights(weights_bsk_, slot);
     Value x_ebsk = b_.dispatch(x_bsk, slot, m_.top_k);
-    if (m_.weighs_input) x_ebsk = b_.einsum("e b s k, e b s -> e b s k", x_ebsk, w_ebs);
-    Value y_ebsk = feed_forward(x_ebsk, expert);
-    if (!m_.weighs_input) y_ebsk = b_.einsum("e b s k, e b s -> e b s k", y_ebsk, w_ebs);
-    return b_.combine(y_ebsk, slot, m_.top_k);
+    if (m_.weighs_input) x_ebsk = weighed(x_ebsk, w_ebs);
+    return b_.combine(feed_forward(x_ebsk, expert, m_.weighs_input ? Value{} : w_ebs), slot, m_.top_k);
   }
 
-  // Each expert on its rows: down(act(gate) up).
-  Value feed_forward(Value x_ebsk, Value expert) {
+  Value weighed(Value rows, Value w_ebs) { return b_.einsum("e b s k, e b s -> e b s k", rows, w_ebs); }
+
+  // Each expert on its rows: down(act(gate) up), times w. Without a bias behind it `down` is linear, and its input is narrower.
+  Value feed_forward(Value x_ebsk, Value expert, Value w_ebs) {
     const std::int64_t E = m_.experts, M = m_.intermediate, H = p_.c.hidden;
     const std::string name = prefix_ + "experts.";
     const auto product = [&](const char* rule, Value x, Value w) { return b_.grouped_einsum(x, w, expert, rule, "same").front(); };
@@ -99,13 +99,15 @@ class Moe {
       SHEAF_CHECK(m_.layout == ExpertLayout::in_pairs, "biases of experts: another layout than gpt_oss'");
       both = b_.add(both, product("e m g -> e b s m g", weight(name + "gate_up_proj_bias", {E, M, 2}, {E, 2 * M}, "e m g", "zeros"), {}));
     }
-    const Value a_ebsm = b_.gated(both, pairs, m_.activation, m_.limit);
+    Value a_ebsm = b_.gated(both, pairs, m_.activation, m_.limit);
+    if (w_ebs && !m_.expert_bias) a_ebsm = weighed(a_ebsm, w_ebs);
     if (m_.layout == ExpertLayout::out_in)
       down = product("e b s m, e k m -> e b s k", a_ebsm, weight(name + "down_proj", {E, H, M}, {E, H, M}, "e k m"));
     else
       down = product("e b s m, e m k -> e b s k", a_ebsm, weight(name + "down_proj", {E, M, H}, {E, M, H}, "e m k"));
-    if (m_.expert_bias) down = b_.add(down, product("e k -> e b s k", weight(name + "down_proj_bias", {E, H}, {E, H}, "e k", "zeros"), {}));
-    return down;
+    if (!m_.expert_bias) return down;
+    down = b_.add(down, product("e k -> e b s k", weight(name + "down_proj_bias", {E, H}, {E, H}, "e k", "zeros"), {}));
+    return w_ebs ? weighed(down, w_ebs) : down;
   }
 
   // dims: which of them are the experts, e, and their inner channels, m.

@@ -24,6 +24,11 @@ DynamicRows::DynamicRows(const Graph& graph, const std::vector<Type>& local, std
   }
 }
 
+// What the next run takes has other sizes.
+DynamicRows::~DynamicRows() {
+  if (device_.is_cuda()) release_pooled(device_.index());
+}
+
 bool DynamicRows::touches(const Graph& graph, const Node& node) {
   const auto dynamic = [&](Value v) { return v && graph.has_dynamic_rows(v); };
   return std::any_of(node.in.begin(), node.in.end(), dynamic) || std::any_of(node.out.begin(), node.out.end(), dynamic);

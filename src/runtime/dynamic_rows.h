@@ -21,6 +21,9 @@ class DynamicRows {
   // transport: nullptr only where no value is dynamic. side: for counts; nullptr: at once.
   DynamicRows(const Graph& graph, const std::vector<Type>& local, std::vector<at::Tensor>& views, at::Device device, bool poison,
               Transport* transport, SideStream* side);
+  ~DynamicRows();
+  DynamicRows(const DynamicRows&) = delete;
+  DynamicRows& operator=(const DynamicRows&) = delete;
 
   static bool touches(const Graph& graph, const Node& node);
   void add_exchange(const Node& node, Transport& transport, const std::string& what);

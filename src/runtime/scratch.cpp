@@ -126,6 +126,7 @@ bool allocations_are_pooled() { return t_pooled > 0; }
 
 #ifndef SHEAF_CUDA
 std::int64_t pooled_bytes(int) { return 0; }
+void release_pooled(int) {}
 void install_cuda_scratch_allocator() {}
 void take_lasting_workspaces(DeviceKind, int) {}
 #endif

@@ -61,6 +61,7 @@ class PooledAllocations {
 };
 bool allocations_are_pooled();         // for the allocators
 std::int64_t pooled_bytes(int gpu);    // of all pools on it, in use or not
+void release_pooled(int gpu);          // gives the GPU what is not in use; waits for it
 
 // Installs the allocators; called once, before tensors are made: LibTorch takes no other allocator for CUDA once that has been used.
 void install_scratch_allocators();

@@ -151,32 +151,41 @@ def a_model_that_nobody_wants(temporary):
 
 
 def split_masters_are_the_same_numbers(temporary):
-    """Masters kept as the bf16 weight and what it leaves out: fp32 numbers, bit for bit, whose upper halves differ from casts in ties alone,
-    one number of 2^16. The model's 10^4 or so weights make one or two ties in 20 updates; each moves one weight of those that a step computes
-    with by 2^-8 of itself, for that step, and the loss by some 2^-8 of that weight's share in it: 1e-5 is above that, 2^-9 would be all of bf16."""
-    def trained(how, output, *more):
-        return train("train_qwen3", temporary / output, "bf16.enabled=true", "run.save_every=10", f"run.master_encoding={how}", *more)
+    """Masters kept as the bf16 weight and what it leaves out: fp32 numbers, whose upper halves differ from casts in ties alone. Weights that
+    are bf16 numbers have no ties: their first update, which is the third step's (two have rate 0), is the same, bit for bit. Of what it
+    makes one number in 2^16 is a tie: from there on two bf16 runs differ, each by its roundings from the exact one (bf16_stays_near): two U in the loss, eight in the norm. A checkpoint holds every
+    bit of both kinds, so what it was written by does not matter to the next run."""
+    start = temporary / "bf16-numbers"
+    shutil.copytree(ORACLE / "qwen3", start)
+    save_file({k: t.bfloat16().float() for k, t in weights(start).items()}, start / "model.safetensors", {"format": "pt"})
+
+    def trained(how, output, *more, **model):
+        return train("train_qwen3", temporary / output, "bf16.enabled=true", "run.save_every=10", f"run.master_encoding={how}", *more, **model)
 
     def numbers(metrics):
         return [(m["loss"], m["grad_norm"]) for m in metrics]
 
-    whole = {how: trained(how, f"masters-{how}") for how in ("fp32", "split")}
+    once = {how: numbers(trained(how, f"once-{how}", "run.steps=3", model=start)) for how in ("fp32", "split")}
+    whole, halves = (weights(temporary / f"once-{how}" / "model") for how in ("fp32", "split"))
+    assert once["fp32"] == once["split"] and all(torch.equal(whole[k], halves[k]) for k in whole)
+    assert any(not torch.equal(t, t.bfloat16().float()) for t in halves.values()), "the lower halves are written too"
+
+    runs = {how: trained(how, f"masters-{how}") for how in ("fp32", "split")}
     for how, other in (("split", "fp32"), ("fp32", "split"), ("split", "split")):
         output = f"masters-{how}-{other}"
         shutil.copytree(temporary / f"masters-{how}", temporary / output, ignore=shutil.ignore_patterns("model", "step_00000020"))
         resumed = trained(other, output, "--resume")
-        for expected in whole.values():
-            errors = relative_errors(resumed, expected)
-            print(f"masters: {how} -> {other}: worst of a step {max(errors):.1e}")
-            assert max(errors) <= 1e-5, (how, other, errors)
+        for expected in runs.values():
+            loss, norm = (max(abs(m[key] - e[key]) / e[key] for m, e in zip(resumed, expected)) for key in ("loss", "grad_norm"))
+            print(f"masters: {how} -> {other}: worst loss {loss:.1e}, norm {norm:.1e}")
+            assert loss <= 2 * 2**-9 and norm <= 8 * 2**-9, (how, other)
         if how == other:
-            assert numbers(resumed) == numbers(whole[how]), "a checkpoint holds every bit of a split master"
+            assert numbers(resumed) == numbers(runs[how]), "a checkpoint holds every bit of a split master"
             exported = temporary / f"{output}-exported"
             subprocess.run([SHEAF, "checkpoint", "export", temporary / output, "--output", exported], check=True, capture_output=True)
             again, final = weights(exported), weights(temporary / output / "model")
             assert again.keys() == final.keys() and all(torch.equal(again[k], final[k]) for k in final)
-            assert any(not torch.equal(t, t.bfloat16().float()) for t in final.values()), "the lower halves are written too"
-    memory = {how: metrics[0]["peak_bytes"] for how, metrics in whole.items()}
+    memory = {how: metrics[0]["peak_bytes"] for how, metrics in runs.items()}
     assert memory["split"] < memory["fp32"], memory
     refused = subprocess.run([SHEAF, "train", ORACLE / "train_qwen3/run.json", f"run.output={temporary / 'refused'}", f"model={ORACLE / 'qwen3'}",
                               f"data.train={ORACLE / 'train_qwen3/corpus.bin'}", "run.master_encoding=split"], capture_output=True, text=True)

@@ -58,14 +58,6 @@ class Pools {
     const std::lock_guard lock(mutex_);
     return bytes_[device];
   }
-
- private:
-  // Steps of an eighth: numbers of rows that differ little ask for the same.
-  static std::size_t rounded(std::size_t bytes) {
-    std::size_t step = 512;
-    while (step * 16 <= bytes) step *= 2;
-    return (bytes + step - 1) / step * step;
-  }
   void release_free(int device) {
     std::vector<void*> released;
     {
@@ -83,6 +75,13 @@ class Pools {
     for (void* const pointer : released) cudaFree(pointer);
   }
 
+ private:
+  // Steps of an eighth: numbers of rows that differ little ask for the same.
+  static std::size_t rounded(std::size_t bytes) {
+    std::size_t step = 512;
+    while (step * 16 <= bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
   struct Block {
     std::size_t size;
     int device;
@@ -135,6 +134,7 @@ void release(void* pointer, std::size_t, int, cudaStream_t) {
 }    // namespace
 
 std::int64_t pooled_bytes(int gpu) { return pools().bytes(gpu); }
+void release_pooled(int gpu) { pools().release_free(gpu); }
 
 void install_cuda_scratch_allocator() {
   namespace pluggable = torch::cuda::CUDAPluggableAllocator;
