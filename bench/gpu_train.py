@@ -16,19 +16,26 @@ import sys
 import tempfile
 
 
-def write_corpus(folder, vocab, tokens, document):
-    """Random tokens in the layout of Megatron's IndexedDataset: one sequence, in documents of as many tokens; 0: one document."""
+def write_tokens(folder, ids, sizes):
+    """corpus.bin and .idx in the layout of Megatron's IndexedDataset: a document for each of the sizes."""
     import numpy
 
-    tokens -= tokens % max(document, 1)
-    ids = numpy.random.default_rng(0).integers(0, vocab, tokens, dtype=numpy.int32)
-    ids.tofile(folder / "corpus.bin")
+    numpy.asarray(ids, numpy.int32).tofile(folder / "corpus.bin")
+    sizes = numpy.asarray(sizes, numpy.int32)
+    begins = numpy.cumsum(numpy.concatenate([[0], sizes[:-1]]), dtype=numpy.int64) * 4
     with open(folder / "corpus.idx", "wb") as out:
-        sizes = numpy.full(tokens // document, document, numpy.int32) if document else numpy.array([tokens], numpy.int32)
-        begins = numpy.concatenate([[0], numpy.cumsum(sizes[:-1], dtype=numpy.int64) * 4]).astype(numpy.int64)
         out.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, 4, len(sizes), len(sizes) + 1))
         for part in (sizes, begins, numpy.arange(len(sizes) + 1, dtype=numpy.int64)):
             out.write(part.tobytes())
+
+
+def write_corpus(folder, vocab, tokens, document):
+    """Random tokens, in documents of as many; 0: one document."""
+    import numpy
+
+    tokens -= tokens % max(document, 1)
+    ids = numpy.random.default_rng(0).integers(0, vocab, tokens)
+    write_tokens(folder, ids, [document] * (tokens // document) if document else [tokens])
 
 
 def run_sheaf(arguments, folder):
