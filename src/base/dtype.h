@@ -18,6 +18,14 @@ std::string_view safetensors_name(DType dtype);
 std::optional<DType> dtype_from_hf(std::string_view name);    // config.json: float32, bfloat16, float16, torch.float32
 std::string_view hf_name(DType dtype);
 
+// The bits of the nearest bf16, ties to even; a NaN becomes a quiet one.
+constexpr std::uint16_t bf16_bits(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+constexpr float float_of_bf16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
 // A number of fp32 in two parts: `high` is the number in bf16, rounded to nearest, ties away from zero; `low` is the lower half of its
 // bits, as they are. Together they are the number, bit for bit, but for a NaN, which becomes a quiet one. What a cast to bf16 makes differs
 // from `high` in ties alone.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <thread>
+#include <vector>
 
 namespace sheaf {
 namespace {
@@ -43,12 +45,23 @@ Words philox(Words counter, std::array<std::uint32_t, 2> key) {
 double uniform(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) { return unit(block(seed, stream, index / 4)[index % 4]); }
 double normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) { return normals(seed, stream, index / 4)[index % 4]; }
 
-void fill_normal(std::span<float> out, std::uint64_t seed, std::uint64_t stream, std::uint64_t first, double mean, double std) {
+static void fill(std::span<float> out, std::uint64_t seed, std::uint64_t stream, std::uint64_t first, double mean, double std) {
   for (std::size_t i = 0; i < out.size();) {
     const std::uint64_t at = first + i;
     const auto four = normals(seed, stream, at / 4);
     for (std::uint64_t lane = at % 4; lane < 4 && i < out.size(); ++lane, ++i) out[i] = static_cast<float>(mean + std * four[lane]);
   }
+}
+
+void fill_normal(std::span<float> out, std::uint64_t seed, std::uint64_t stream, std::uint64_t first, double mean, double std) {
+  constexpr std::size_t kWorthAThread = std::size_t{1} << 18;    // 8 ms
+  const std::size_t threads = std::min<std::size_t>(std::max(1u, std::thread::hardware_concurrency()), out.size() / kWorthAThread + 1);
+  const std::size_t each = (out.size() + threads - 1) / threads;
+  std::vector<std::jthread> others;
+  for (std::size_t begin = each; begin < out.size(); begin += each)
+    others.emplace_back(
+        [=, part = out.subspan(begin, std::min(each, out.size() - begin))] { fill(part, seed, stream, first + begin, mean, std); });
+  fill(out.first(std::min(each, out.size())), seed, stream, first, mean, std);
 }
 
 }    // namespace sheaf

@@ -13,8 +13,8 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::a
 double uniform(std::uint64_t seed, std::uint64_t stream, std::uint64_t index);    // in (0, 1), steps of 2^-32
 double normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index);     // standard; at most 6.8 in size
 
-// out[i] = mean + std * normal(seed, stream, first + i), rounded to float. Any split of a range gives the same numbers,
-// so a caller may share it among threads (30 ns an element: logarithm and sines in double, whose last digit libraries may round apart).
+// out[i] = mean + std * normal(seed, stream, first + i), rounded to float. Any split of a range gives the same numbers, so threads share a
+// long one (30 ns an element: logarithm and sines in double, whose last digit libraries may round apart).
 void fill_normal(std::span<float> out, std::uint64_t seed, std::uint64_t stream, std::uint64_t first, double mean, double std);
 
 }    // namespace sheaf

@@ -100,6 +100,7 @@ struct RunConfig {
   ExpertConfig experts;
   double gradient_clipping = 0;    // 0: off
   bool bf16 = false;
+  bool bf16_moments = false;
   ZeroConfig zero;
   OptimizerConfig optimizer;
   SchedulerConfig scheduler;

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_writer.h"
+#include "checkpoint/convert.h"
 #include "checkpoint/export.h"
 #include "checkpoint/safetensors.h"
 #include "comm/host_ops.h"
@@ -222,12 +223,14 @@ std::optional<Progress> restore(const Rank& rank, Executor& executor, const std:
     if (!states.contains({tensor.name, tensor.kind}))
       user_error("{}: has {} of {}, which this model has not: it is a checkpoint of another model", checkpoint.folder(), tensor.kind,
                  quote(tensor.name));
-  std::vector<std::byte> data;
+  std::vector<std::byte> data, stored;
   for (const Stored& state : stored_states(graph)) {
     const Type type = logical_type(graph, state.v);
     const Checkpoint::Tensor* tensor = checkpoint.find(state.name, state.kind);
     if (!tensor) user_error("{}: has no {} of {}: it is a checkpoint of another model", checkpoint.folder(), state.kind, quote(state.name));
-    if (tensor->shape != type.shape || tensor->dtype != type.dtype)
+    // Weights are numbers of fp32 in every run; moments may be stored in bf16 (bf16.bf16_optimizer_states).
+    const bool converts = state.kind != "parameter" && is_convertible(tensor->dtype, type.dtype);
+    if (tensor->shape != type.shape || (tensor->dtype != type.dtype && !converts))
       user_error("{}: {} of {} is {} {}, this model has {} {}", checkpoint.folder(), state.kind, quote(state.name), name(tensor->dtype),
                  shape_text(tensor->shape), name(type.dtype), shape_text(type.shape));
     if (state.kind == "parameter") {
@@ -237,7 +240,9 @@ std::optional<Progress> restore(const Rank& rank, Executor& executor, const std:
     data.resize(static_cast<std::size_t>(executor.local_bytes(state.v)));
     std::byte* at = data.data();
     for (const Box& box : held_boxes(graph, state.v, executor.rank())) {
-      checkpoint.read(*tensor, box, at);
+      stored.resize(static_cast<std::size_t>(num_elements(box) * size_bytes(tensor->dtype)));
+      checkpoint.read(*tensor, box, stored.data());
+      convert(tensor->dtype, stored.data(), type.dtype, at, num_elements(box));
       at += num_elements(box) * size_bytes(type.dtype);
     }
     executor.write(state.v, data.data(), executor.local_bytes(state.v));

@@ -20,6 +20,7 @@ Graph training_step(const RunConfig& config, const Json& model, const ModelConfi
   options.clip = config.gradient_clipping;
   options.balance_rate = config.experts.balance_rate;
   options.num_micro_batches = config.batch.accumulation;
+  options.bf16_moments = config.bf16_moments;
   options.split_masters = config.run.master_encoding != "fp32";
   set_placement(options, config, model, parsed);
   RunPasses run;

@@ -3,12 +3,12 @@
 namespace sheaf {
 
 // AdamW (Loshchilov, Hutter 2019), as DeepSpeed's FusedAdam with adam_w_mode; decoupled = false: Adam with L2 (Kingma, Ba 2015).
-// g may be of fewer bits than w; it is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t (both 1: no bias
-// correction).
+// g and the moments may be of fewer bits than w; g is scaled by `factor` (clipping). bias1 = 1 - beta1^t, bias2 = 1 - beta2^t (both 1: no
+// bias correction).
 std::array<at::Tensor, 3> adamw_update(const Args& a, const at::Tensor& w, std::size_t first) {
   const auto in = [&](std::size_t i) -> const at::Tensor& { return a.in[first + i]; };
-  const at::Tensor &m = in(0), &v = in(1), commit = in(4).gt(0), &lr = in(5), &beta1 = in(6), &beta2 = in(7), &bias1 = in(8),
-                   &bias2 = in(9);
+  const at::Tensor m = in(0).to(w.scalar_type()), v = in(1).to(w.scalar_type()), commit = in(4).gt(0);
+  const at::Tensor &lr = in(5), &beta1 = in(6), &beta2 = in(7), &bias1 = in(8), &bias2 = in(9);
   const double eps = a.attrs.number("eps"), decay = a.attrs.number("weight_decay");
   const bool decoupled = a.attrs.flag("decoupled");
   at::Tensor g = in(2).to(w.scalar_type()).mul(in(3));
@@ -26,8 +26,9 @@ static void adamw_kernel(const Args& a) {
 }
 
 OpDef adamw() {
-  return {.doc = "one AdamW or Adam update: w', m', v'; held if commit is 0. g may be of fewer bits than w",
+  return {.doc = "one AdamW or Adam update: w', m', v'; held if commit is 0. g, m and v may be of fewer bits than w",
           .rule = ".., .., .., .., (), (), (), (), (), (), () -> .., .., ..",
+          .dtype = adamw_dtype,
           .flops = adamw_flops,
           .kernel = adamw_kernel,
           .in_place = true,

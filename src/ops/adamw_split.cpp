@@ -32,7 +32,7 @@ OpDef adamw_split() {
       .dims = {{"..", {4}}}, .domain = decoupled.domain, .attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", false}}};
   return {.doc = "adamw on weights in two parts, bf16 and what it leaves out of fp32 in i16: high', low', m', v'",
           .rule = ".., .., .., .., .., (), (), (), (), (), (), () -> .., .., .., ..",
-          .dtype = [](const Attrs&, const Types& in, std::size_t output) { return in[output]->dtype; },
+          .dtype = adamw_dtype,
           .flops = adamw_flops,
           .kernel = adamw_split_kernel,
           .in_place = true,

@@ -43,7 +43,9 @@ Graph optimize(Graph graph, const Options& options) {
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const Value w = weights[i];
     const auto moment = [&](const char* suffix) {
-      return graph.declare(ValueKind::state, graph[w].name + suffix, graph.type(w), {{"init", Text("zeros")}, {"of", graph[w].name}});
+      Type type = graph.type(w);
+      if (options.bf16_moments) type.dtype = DType::bf16;
+      return graph.declare(ValueKind::state, graph[w].name + suffix, type, {{"init", Text("zeros")}, {"of", graph[w].name}});
     };
     const Value m = moment(".m"), v = moment(".v");
     const Results next = b.adamw(w, m, v, gradients[i], factor, commit, lr, beta1, beta2, bias1, bias2, options.eps, options.weight_decay,

@@ -30,6 +30,8 @@ struct Options {
   std::int64_t tile_rows = 0;
   // recompute: none, selective, block
   std::string recompute = "none";
+  // optimize: both moments are stored in bf16
+  bool bf16_moments = false;
   // split_masters: whether it does anything
   bool split_masters = false;
   // bucket: elements of a collective at most; 0: every tensor on its own

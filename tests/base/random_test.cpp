@@ -28,6 +28,14 @@ TEST(Random, a_range_may_be_filled_in_any_pieces) {
   for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(whole[i], static_cast<float>(0.5 + 0.02 * normal(7, stream, far + i)));
 }
 
+TEST(Random, threads_that_share_a_long_range_change_nothing) {
+  std::vector<float> whole((3 << 18) + 5), pieces(whole.size());
+  fill_normal(whole, 7, 11, 3, 0.5, 0.02);
+  for (std::size_t begin = 0, size = 100'001; begin < pieces.size(); begin += size)    // each for one thread
+    fill_normal(std::span(pieces).subspan(begin, std::min(size, pieces.size() - begin)), 7, 11, 3 + begin, 0.5, 0.02);
+  EXPECT_EQ(whole, pieces);
+}
+
 TEST(Random, seed_stream_and_index_all_matter) {
   const double x = normal(1, 2, 3);
   EXPECT_NE(x, normal(2, 2, 3));

@@ -192,6 +192,26 @@ def split_masters_are_the_same_numbers(temporary):
     assert refused.returncode == 2 and "run.master_encoding" in refused.stderr, (refused.returncode, refused.stderr)
 
 
+def moments_in_bf16(temporary):
+    """Moments are rounded in every update, by up to U = 2^-9 each. The first moment averages 1 / (1 - 0.9) of them, the second decides the size
+    of a step by its root: steps are off by some U, at random, and losses by less than bf16 itself is (bf16_stays_near). A run goes on from a
+    checkpoint of either kind."""
+    def trained(bf16, output, *more):
+        return train("train_qwen3", temporary / output, "bf16.enabled=true", "run.save_every=10", f"bf16.bf16_optimizer_states={bf16}", *more)
+
+    runs = {bf16: trained(bf16, f"moments-{bf16}") for bf16 in ("false", "true")}
+    for bf16, other in (("true", "false"), ("false", "true"), ("true", "true")):
+        output = f"moments-{bf16}-{other}"
+        shutil.copytree(temporary / f"moments-{bf16}", temporary / output, ignore=shutil.ignore_patterns("model", "step_00000020"))
+        resumed = trained(other, output, "--resume")
+        worst = max(abs(m["loss"] - e["loss"]) / e["loss"] for run in runs.values() for m, e in zip(resumed, run, strict=True))
+        print(f"moments in bf16: {bf16} -> {other}: worst loss {worst:.1e}")
+        assert worst <= 2 * 2**-9 and (bf16 != other or [m["loss"] for m in resumed] == [m["loss"] for m in runs[bf16]])
+    numbers = sum(t.numel() for t in weights(ORACLE / "qwen3").values())
+    saved = runs["false"][0]["peak_bytes"] - runs["true"][0]["peak_bytes"]
+    assert close(saved, 4 * numbers, 0.01), (saved, numbers)    # but for the alignment of tensors
+
+
 def logits_agree(folder):
     """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads
     oracle.safetensors."""
@@ -277,6 +297,7 @@ def main():
         bf16_stays_near(temporary)
         a_model_that_nobody_wants(temporary)
         split_masters_are_the_same_numbers(temporary)
+        moments_in_bf16(temporary)
         written_models(temporary)
     finally:
         shutil.rmtree(temporary)

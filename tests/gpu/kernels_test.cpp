@@ -37,84 +37,61 @@ INSTANTIATE_TEST_SUITE_P(Rules, WideProduct,
                                            Product{"outer", "a k, b k -> a b", {40, 1}, {24, 1}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-using AdamwKernel = Gpu;
+// Weights as one number or as two halves; how moments and gradients are stored; where pieces begin: 1 is on the bytes of one number only,
+// 4 on 8 bytes for 16-bit numbers.
+struct Update {
+  bool split, decoupled;
+  at::ScalarType moments, gradient;
+  std::int64_t n, skipped;
+  double commit;
+};
+
+class AdamwKernel : public Gpu {
+ protected:
+  static void equals_its_twin(const Update& u) {
+    const std::int64_t all = u.n + u.skipped;
+    const auto piece = [&](const at::Tensor& whole) { return whole.narrow(0, u.skipped, u.n); };
+    const auto number = [](double x) { return at::full({}, x, at::kFloat); };
+    std::vector<at::Tensor> in = {piece(normal({all}, u.split ? at::kBFloat16 : at::kFloat, 1))};
+    if (u.split)
+      in.push_back(piece(at::randint(-32768, 32768, {all}, at::TensorOptions().dtype(at::kShort))));    // any 16 bits are a low half
+    in.insert(in.end(),
+              {piece(normal({all}, u.moments, 2)), piece(normal({all}, u.moments, 3).abs()), piece(normal({all}, u.gradient, 4))});
+    const std::size_t states = in.size() - 1;
+    for (const double x : {0.7, u.commit, 1e-3, 0.9, 0.95, 0.271, 0.142625}) in.push_back(number(x));
+    const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(u.decoupled)}};
+    std::vector<at::Tensor> host, device;
+    std::vector<Type> storage;
+    for (const at::Tensor& t : in) {
+      host.push_back(t.clone());
+      // The whole allocation moves, so that a view keeps its odd address.
+      device.push_back(t.dim() ? piece(t.as_strided({all}, {1}, 0).to(kGpu)) : t.to(kGpu));
+      const bool half = t.scalar_type() == at::kShort, wide = t.scalar_type() == at::kFloat;
+      storage.push_back({half ? DType::i16 : wide ? DType::fp32 : DType::bf16, t.sizes().vec(), {}});
+    }
+    Types types;
+    for (const Type& t : storage) types.push_back(&t);
+    const auto end = static_cast<std::ptrdiff_t>(states);
+    std::vector<at::Tensor> host_out(host.begin(), host.begin() + end), device_out(device.begin(), device.begin() + end);    // in place
+    const OpDef& update = op(u.split ? "adamw_split" : "adamw");
+    const KernelRow* cpu = select_kernel(update, DeviceKind::cpu, true, attrs, types);
+    const KernelRow* cuda = select_kernel(update, DeviceKind::cuda, true, attrs, types);
+    ASSERT_TRUE(cpu && cuda);
+    cpu->launch({host, host_out, attrs});
+    cuda->launch({device, device_out, attrs});
+    for (std::size_t i = 0; i < states; ++i)
+      EXPECT_TRUE(at::equal(device_out[i].cpu(), host_out[i]))
+          << "output " << i << " of " << u.n << " from " << u.skipped << ", decoupled " << u.decoupled << ", commit " << u.commit;
+  }
+};
 
 TEST_F(AdamwKernel, equals_its_portable_twin_bit_for_bit) {
-  const auto number = [](double x) { return at::full({}, x, at::kFloat); };
-  for (const std::int64_t n : {1, 3, 4, 1000003})
-    for (const std::int64_t skipped : {0, 1})    // 1: not on 16 bytes
-      for (const auto& [decoupled, g_dtype] : {std::pair(true, at::kFloat), {false, at::kFloat}, {true, at::kBFloat16}})
-        for (const double commit : {1.0, 0.0}) {
-          const auto from = [&, g = g_dtype](std::uint64_t seed) {
-            const at::Tensor all = normal({n + skipped}, seed == 4 ? g : at::kFloat, seed);
-            return (seed == 3 ? all.abs() : all).narrow(0, skipped, n);    // 3: v
-          };
-          const std::vector<at::Tensor> in = {from(1),      from(2),     from(3),      from(4),       number(0.7),     number(commit),
-                                              number(1e-3), number(0.9), number(0.95), number(0.271), number(0.142625)};
-          const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(decoupled)}};
-          std::vector<at::Tensor> host, device, twin;
-          for (std::size_t i = 0; i < in.size(); ++i) {
-            host.push_back(in[i].clone());
-            // The whole allocation moves, so that a view keeps its odd address.
-            device.push_back(in[i].dim() ? in[i].as_strided({n + skipped}, {1}, 0).to(kGpu).narrow(0, skipped, n) : in[i].to(kGpu));
-          }
-          std::vector<at::Tensor> host_out(host.begin(), host.begin() + 3), device_out(device.begin(), device.begin() + 3);    // in place
-          std::vector<Type> storage;
-          for (const at::Tensor& t : in)
-            storage.push_back({t.scalar_type() == at::kFloat ? DType::fp32 : DType::bf16, t.sizes().vec(), {}});
-          Types types;
-          for (const Type& t : storage) types.push_back(&t);
-          const KernelRow* cpu = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, types);
-          const KernelRow* cuda = select_kernel(op("adamw"), DeviceKind::cuda, true, attrs, types);
-          ASSERT_TRUE(cpu && cuda);
-          cpu->launch({host, host_out, attrs});
-          cuda->launch({device, device_out, attrs});
-          for (std::size_t i = 0; i < 3; ++i)
-            EXPECT_TRUE(at::equal(device_out[i].cpu(), host_out[i]))
-                << "output " << i << " n " << n << " decoupled " << decoupled << " commit " << commit << " off by "
-                << relative_error(device_out[i], host_out[i]);
-        }
-}
-
-TEST_F(AdamwKernel, of_split_weights_equals_its_portable_twin_bit_for_bit) {
-  const auto number = [](double x) { return at::full({}, x, at::kFloat); };
-  for (const std::int64_t n : {1, 3, 4, 1000003})
-    for (const std::int64_t skipped : {0, 1, 4})    // 1: on 2 bytes only; 4: 16-bit numbers on 8
-      for (const auto& [decoupled, g_dtype] : {std::pair(true, at::kFloat), {false, at::kFloat}, {true, at::kBFloat16}})
-        for (const double commit : {1.0, 0.0}) {
-          const auto from = [&](at::ScalarType dtype, std::uint64_t seed) {
-            const at::Tensor all = normal({n + skipped}, dtype, seed);
-            return (seed == 4 ? all.abs() : all).narrow(0, skipped, n);    // 4: v
-          };
-          // Any 16 bits are a low half.
-          const at::Tensor low = at::randint(-32768, 32768, {n + skipped}, at::TensorOptions().dtype(at::kShort)).narrow(0, skipped, n);
-          const std::vector<at::Tensor> in = {
-              from(at::kBFloat16, 1), low,          from(at::kFloat, 3), from(at::kFloat, 4), from(g_dtype, 5), number(0.7),
-              number(commit),         number(1e-3), number(0.9),         number(0.95),        number(0.271),    number(0.142625)};
-          const Attrs attrs = {{"eps", 1e-8}, {"weight_decay", 0.1}, {"decoupled", Bool(decoupled)}};
-          std::vector<at::Tensor> host, device;
-          for (const at::Tensor& t : in) {
-            host.push_back(t.clone());
-            // The whole allocation moves, so that a view keeps its odd address.
-            device.push_back(t.dim() ? t.as_strided({n + skipped}, {1}, 0).to(kGpu).narrow(0, skipped, n) : t.to(kGpu));
-          }
-          std::vector<at::Tensor> host_out(host.begin(), host.begin() + 4), device_out(device.begin(), device.begin() + 4);    // in place
-          const Type types[] = {{DType::bf16, {n}, {}},
-                                {DType::i16, {n}, {}},
-                                {DType::fp32, {n}, {}},
-                                {g_dtype == at::kFloat ? DType::fp32 : DType::bf16, {n}, {}},
-                                {DType::fp32, {}, {}}};
-          Types list = {&types[0], &types[1], &types[2], &types[2], &types[3]};
-          list.resize(in.size(), &types[4]);
-          const KernelRow* cpu = select_kernel(op("adamw_split"), DeviceKind::cpu, true, attrs, list);
-          const KernelRow* cuda = select_kernel(op("adamw_split"), DeviceKind::cuda, true, attrs, list);
-          ASSERT_TRUE(cpu && cuda);
-          cpu->launch({host, host_out, attrs});
-          cuda->launch({device, device_out, attrs});
-          for (std::size_t i = 0; i < 4; ++i)
-            EXPECT_TRUE(at::equal(device_out[i].cpu(), host_out[i]))
-                << "output " << i << " n " << n << " skipped " << skipped << " decoupled " << decoupled << " commit " << commit;
-        }
+  for (const bool split : {false, true})
+    for (const std::int64_t n : {1, 3, 4, 1000003})
+      for (const std::int64_t skipped : {0, 1, 4})
+        for (const at::ScalarType moments : {at::kFloat, at::kBFloat16})
+          for (const auto& [decoupled, gradient] : {std::pair(true, at::kFloat), {false, at::kFloat}, {true, at::kBFloat16}})
+            for (const double commit : {1.0, 0.0}) equals_its_twin({split, decoupled, moments, gradient, n, skipped, commit});
 }
 
 using SumsqKernel = Gpu;

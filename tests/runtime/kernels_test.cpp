@@ -65,6 +65,33 @@ TEST(AdamwRow, equals_the_op_in_place_and_not) {
         }
 }
 
+TEST(AdamwRow, takes_moments_in_bf16) {
+  for (const bool decoupled : {true, false})
+    for (const double commit : {1.0, 0.0}) {
+      std::vector<at::Tensor> in = adamw_inputs(1003, commit), wide = in, want, got, of_op;
+      TypesOf types(DType::fp32, in);
+      for (const std::size_t i : {1, 2}) {
+        in[i] = in[i].to(at::kBFloat16), wide[i] = in[i].to(at::kFloat);
+        types.storage[i].dtype = DType::bf16;
+      }
+      const Attrs attrs = adamw_attrs(decoupled);
+      const KernelRow* row = select_kernel(op("adamw"), DeviceKind::cpu, true, attrs, types.types);
+      ASSERT_TRUE(row);
+      for (std::size_t i = 0; i < 3; ++i) {
+        want.push_back(at::empty_like(wide[i]));
+        for (auto* list : {&got, &of_op}) list->push_back(at::empty_like(in[i]));
+      }
+      row->launch({wide, want, attrs});
+      row->launch({in, got, attrs});
+      op("adamw").kernel({in, of_op, attrs});
+      EXPECT_TRUE(at::equal(want[0], got[0])) << "computed in fp32";
+      for (const std::size_t i : {1, 2}) {
+        EXPECT_TRUE(at::equal(want[i].to(at::kBFloat16), got[i])) << "output " << i << ", rounded to nearest";
+        EXPECT_TRUE(at::equal(of_op[i], got[i])) << "output " << i;
+      }
+    }
+}
+
 TEST(AdamwRow, takes_a_gradient_in_bf16) {
   for (const bool decoupled : {true, false}) {
     std::vector<at::Tensor> in = adamw_inputs(1003, 1), wide = in, want, got;

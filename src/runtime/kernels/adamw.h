@@ -1,6 +1,6 @@
 #pragma once
 // The update of ops adamw and adamw_split over one flat group, in place: a device kernel and its portable twin, the same operations in the
-// same order. Moments are fp32, weights fp32 or in two parts; a gradient may be bf16.
+// same order, in fp32. Weights are fp32 or in two parts; moments, and a gradient, may be bf16.
 #include <cstdint>
 
 #include "runtime/kernels/float_type.h"
@@ -22,6 +22,11 @@ struct AdamwGradient {
   FloatType type;
 };
 
+struct AdamwMoments {
+  void *m, *v;
+  FloatType type;
+};
+
 // `w`, or, where that is nullptr, the parts of each number (SplitFloat): bits of bf16, and what they leave out.
 struct AdamwWeights {
   float* w;
@@ -30,11 +35,11 @@ struct AdamwWeights {
 };
 
 // Elements [begin, end). Weights, m, v, g do not overlap.
-void adamw_portable(AdamwWeights w, float* m, float* v, AdamwGradient g, std::int64_t begin, std::int64_t end, const AdamwScalars& scalars,
-                    const AdamwSettings& settings);
+void adamw_portable(AdamwWeights w, AdamwMoments moments, AdamwGradient g, std::int64_t begin, std::int64_t end,
+                    const AdamwScalars& scalars, const AdamwSettings& settings);
 
 // cuda/adamw.cu. Nothing but a launch on `stream` (a cudaStream_t); returns the run-time library's error text, nullptr if all is well.
-const char* adamw_device(AdamwWeights w, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
+const char* adamw_device(AdamwWeights w, AdamwMoments moments, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
                          const AdamwSettings& settings, void* stream);
 
 }    // namespace sheaf

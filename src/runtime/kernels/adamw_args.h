@@ -17,27 +17,28 @@ struct AdamwCall {
       w.w = a.out[0].data_ptr<float>();
     else
       w.high = static_cast<std::uint16_t*>(a.out[0].data_ptr()), w.low = a.out[1].data_ptr<std::int16_t>();
-    m = a.out[states - 2].data_ptr<float>(), v = a.out[states - 1].data_ptr<float>();
-    g = {a.in[states].const_data_ptr(), a.in[states].scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16};
+    const auto type_of = [](const at::Tensor& t) { return t.scalar_type() == at::kFloat ? FloatType::fp32 : FloatType::bf16; };
+    moments = {a.out[states - 2].data_ptr(), a.out[states - 1].data_ptr(), type_of(a.out[states - 1])};
+    g = {a.in[states].const_data_ptr(), type_of(a.in[states])};
     const auto number = [&](std::size_t i) { return a.in[states + 1 + i].data_ptr<float>(); };
     scalars = {number(0), number(1), number(2), number(3), number(4), number(5), number(6)};
     settings = {static_cast<float>(a.attrs.number("eps")), static_cast<float>(a.attrs.number("weight_decay")), a.attrs.flag("decoupled")};
   }
 
   AdamwWeights w = {};
-  float *m, *v;
+  AdamwMoments moments;
   AdamwGradient g;
   std::int64_t n;
   AdamwScalars scalars;
   AdamwSettings settings;
 };
 
-// Moments from operand `first` on, the gradient and scalars are fp32; the gradient may be bf16.
+// Moments from operand `first` on, the gradient and scalars are fp32; both moments, and the gradient, may be bf16.
 inline bool takes_adamw_from(std::size_t first, const Types& in) {
   const std::size_t gradient = first + 2;
   for (std::size_t i = first; i < in.size(); ++i)
-    if (!in[i] || (in[i]->dtype != DType::fp32 && (i != gradient || in[i]->dtype != DType::bf16))) return false;
-  return true;
+    if (!in[i] || (in[i]->dtype != DType::fp32 && (i > gradient || in[i]->dtype != DType::bf16))) return false;
+  return in[first]->dtype == in[first + 1]->dtype;
 }
 inline bool takes_adamw(const Attrs&, const Types& in) { return in[0] && in[0]->dtype == DType::fp32 && takes_adamw_from(1, in); }
 inline bool takes_adamw_split(const Attrs&, const Types& in) {

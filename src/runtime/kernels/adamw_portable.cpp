@@ -9,7 +9,9 @@ namespace sheaf {
 namespace {
 
 float number(float x) { return x; }
-float number(std::uint16_t bf16) { return std::bit_cast<float>(static_cast<std::uint32_t>(bf16) << 16); }
+float number(std::uint16_t bf16) { return float_of_bf16(bf16); }
+void put(float x, float& to) { to = x; }
+void put(float x, std::uint16_t& to) { to = bf16_bits(x); }
 
 struct WholeWeights {
   float* __restrict w;
@@ -28,8 +30,8 @@ struct SplitWeights {
 
 // Plain operations in the order of ops/adamw.cpp. Baseline x86-64 has no fused multiply-add, so the results are those of the op bit for
 // bit, but for LibTorch's square root of arrays (MKL's, not always the nearest number).
-template <bool decoupled, class W, class G>
-void update(W weights, float* __restrict m, float* __restrict v, const G* __restrict g, std::int64_t begin, std::int64_t end,
+template <bool decoupled, class W, class M, class G>
+void update(W weights, M* __restrict m, M* __restrict v, const G* __restrict g, std::int64_t begin, std::int64_t end,
             const AdamwScalars& scalars, const AdamwSettings& settings) {
   const float factor = *scalars.factor, lr = *scalars.lr, beta1 = *scalars.beta1, beta2 = *scalars.beta2, bias1 = *scalars.bias1,
               bias2 = *scalars.bias2;
@@ -38,27 +40,35 @@ void update(W weights, float* __restrict m, float* __restrict v, const G* __rest
     const float w = weights.get(i);
     float grad = number(g[i]) * factor;
     if (!decoupled) grad += w * decay;
-    const float m1 = m[i] * beta1 + grad * rest1, v1 = v[i] * beta2 + grad * grad * rest2;
+    const float m1 = number(m[i]) * beta1 + grad * rest1, v1 = number(v[i]) * beta2 + grad * grad * rest2;
     float step = m1 / bias1 / (std::sqrt(v1 / bias2) + eps);
     if (decoupled) step += w * decay;
-    weights.put(i, w - step * lr), m[i] = m1, v[i] = v1;
+    weights.put(i, w - step * lr);
+    put(m1, m[i]), put(v1, v[i]);
   }
 }
 
 }    // namespace
 
-void adamw_portable(AdamwWeights w, float* m, float* v, AdamwGradient g, std::int64_t begin, std::int64_t end, const AdamwScalars& scalars,
-                    const AdamwSettings& settings) {
+void adamw_portable(AdamwWeights w, AdamwMoments moments, AdamwGradient g, std::int64_t begin, std::int64_t end,
+                    const AdamwScalars& scalars, const AdamwSettings& settings) {
   if (!(*scalars.commit > 0)) return;
-  const auto with = [&](auto weights, const auto* gradient) {
+  const auto with_all = [&](auto weights, auto* m, const auto* gradient) {
     using W = decltype(weights);
+    using M = std::remove_pointer_t<decltype(m)>;
     using G = std::remove_cvref_t<decltype(*gradient)>;
-    (settings.decoupled ? update<true, W, G> : update<false, W, G>)(weights, m, v, gradient, begin, end, scalars, settings);
+    (settings.decoupled ? update<true, W, M, G> : update<false, W, M, G>)(weights, m, static_cast<M*>(moments.v), gradient, begin, end,
+                                                                          scalars, settings);
   };
-  const auto of = [&](auto weights) {
-    g.type == FloatType::fp32 ? with(weights, static_cast<const float*>(g.data)) : with(weights, static_cast<const std::uint16_t*>(g.data));
+  const auto with_moments = [&](auto weights, const auto* gradient) {
+    moments.type == FloatType::fp32 ? with_all(weights, static_cast<float*>(moments.m), gradient)
+                                    : with_all(weights, static_cast<std::uint16_t*>(moments.m), gradient);
   };
-  w.w ? of(WholeWeights{w.w}) : of(SplitWeights{w.high, w.low});
+  const auto with_weights = [&](auto weights) {
+    g.type == FloatType::fp32 ? with_moments(weights, static_cast<const float*>(g.data))
+                              : with_moments(weights, static_cast<const std::uint16_t*>(g.data));
+  };
+  w.w ? with_weights(WholeWeights{w.w}) : with_weights(SplitWeights{w.high, w.low});
 }
 
 }    // namespace sheaf

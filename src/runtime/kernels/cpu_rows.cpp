@@ -19,7 +19,7 @@ namespace {
 void adamw_launch(const Args& a) {
   const AdamwCall c(a);
   at::parallel_for(0, c.n, 1 << 15,
-                   [&](std::int64_t begin, std::int64_t end) { adamw_portable(c.w, c.m, c.v, c.g, begin, end, c.scalars, c.settings); });
+                   [&](std::int64_t begin, std::int64_t end) { adamw_portable(c.w, c.moments, c.g, begin, end, c.scalars, c.settings); });
 }
 
 // Blocks in fp32, their sum in fp64: one fp32 dot over all elements is 3e-5 too small at 1e7 of them, 1e-3 at 1e8.

@@ -34,6 +34,11 @@ __device__ float4 load_four(const std::uint16_t* p) {
   return make_float4(from_bits(bits.x & 0xffffu), from_bits(bits.x >> 16), from_bits(bits.y & 0xffffu), from_bits(bits.y >> 16));
 }
 
+__device__ void store_four(float4 x, float* p) { *reinterpret_cast<float4*>(p) = x; }
+__device__ void store_four(float4 x, std::uint16_t* p) {
+  *reinterpret_cast<uint2*>(p) = make_uint2(to_bf16_pair(x.x, x.y), to_bf16_pair(x.z, x.w));
+}
+
 bool aligned(const void* pointer, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0; }
 
 // As base/dtype.h has it.
@@ -74,37 +79,40 @@ struct SplitWeights {
   }
 };
 
-template <class W, class G>
-__device__ void update_one(W weights, float* m, float* v, const G* g, std::int64_t i, const Numbers& c) {
-  float w = weights.one(i);
-  update(w, m[i], v[i], load(g + i), c);
+template <class W, class M, class G>
+__device__ void update_one(W weights, M* m, M* v, const G* g, std::int64_t i, const Numbers& c) {
+  float w = weights.one(i), m1 = load(m + i), v1 = load(v + i);
+  update(w, m1, v1, load(g + i), c);
   weights.put(i, w);
+  store(m1, m + i);
+  store(v1, v + i);
 }
 
 // One thread takes four neighbours by 16-byte accesses, of 16-bit numbers by 8; the last n % 4 go to the first threads of the grid. All
 // pointers are aligned so.
-template <class W, class G>
-__global__ void __launch_bounds__(kThreads) adamw_by_four(W weights, float* __restrict__ m, float* __restrict__ v, const G* __restrict__ g,
+template <class W, class M, class G>
+__global__ void __launch_bounds__(kThreads) adamw_by_four(W weights, M* __restrict__ m, M* __restrict__ v, const G* __restrict__ g,
                                                           std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
   const std::int64_t thread = std::int64_t(blockIdx.x) * kThreads + threadIdx.x, quads = n / 4;
   if (thread < quads) {
-    float4 *const m4 = reinterpret_cast<float4*>(m) + thread, *const v4 = reinterpret_cast<float4*>(v) + thread;
-    float4 w = weights.four(thread), m1 = *m4, v1 = *v4;
+    float4 w = weights.four(thread), m1 = load_four(m + 4 * thread), v1 = load_four(v + 4 * thread);
     const float4 g4 = load_four(g + 4 * thread);
     update(w.x, m1.x, v1.x, g4.x, c);
     update(w.y, m1.y, v1.y, g4.y, c);
     update(w.z, m1.z, v1.z, g4.z, c);
     update(w.w, m1.w, v1.w, g4.w, c);
-    weights.put_four(thread, w), *m4 = m1, *v4 = v1;
+    weights.put_four(thread, w);
+    store_four(m1, m + 4 * thread);
+    store_four(v1, v + 4 * thread);
   }
   if (thread < n - 4 * quads) update_one(weights, m, v, g, 4 * quads + thread, c);
 }
 
 // For pieces that are not aligned.
-template <class W, class G>
-__global__ void __launch_bounds__(kThreads) adamw_by_one(W weights, float* __restrict__ m, float* __restrict__ v, const G* __restrict__ g,
+template <class W, class M, class G>
+__global__ void __launch_bounds__(kThreads) adamw_by_one(W weights, M* __restrict__ m, M* __restrict__ v, const G* __restrict__ g,
                                                          std::int64_t n, AdamwScalars scalars, AdamwSettings settings) {
   if (!(*scalars.commit > 0)) return;
   const Numbers c = read(scalars, settings);
@@ -112,33 +120,41 @@ __global__ void __launch_bounds__(kThreads) adamw_by_one(W weights, float* __res
   if (i < n) update_one(weights, m, v, g, i, c);
 }
 
-template <class W, class G>
-void launch(W weights, float* m, float* v, const G* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
+template <class W, class M, class G>
+void launch(W weights, M* m, M* v, const G* g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
             gpuStream_t stream) {
-  const bool by_four = weights.by_four() && aligned(m, 16) && aligned(v, 16) && aligned(g, 4 * sizeof(G));
+  const bool by_four = weights.by_four() && aligned(m, 4 * sizeof(M)) && aligned(v, 4 * sizeof(M)) && aligned(g, 4 * sizeof(G));
   const unsigned blocks = num_blocks(by_four ? (n + 3) / 4 : n, kThreads);
-  const auto kernel = by_four ? adamw_by_four<W, G> : adamw_by_one<W, G>;
+  const auto kernel = by_four ? adamw_by_four<W, M, G> : adamw_by_one<W, M, G>;
   kernel<<<blocks, kThreads, 0, stream>>>(weights, m, v, g, n, scalars, settings);
 }
-template <class W>
-void launch(W weights, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
+template <class W, class M>
+void launch(W weights, M* m, M* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
             gpuStream_t stream) {
   if (g.type == FloatType::fp32)
     launch(weights, m, v, static_cast<const float*>(g.data), n, scalars, settings, stream);
   else
     launch(weights, m, v, static_cast<const std::uint16_t*>(g.data), n, scalars, settings, stream);
 }
+template <class W>
+void launch(W weights, AdamwMoments moments, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars, const AdamwSettings& settings,
+            gpuStream_t stream) {
+  if (moments.type == FloatType::fp32)
+    launch(weights, static_cast<float*>(moments.m), static_cast<float*>(moments.v), g, n, scalars, settings, stream);
+  else
+    launch(weights, static_cast<std::uint16_t*>(moments.m), static_cast<std::uint16_t*>(moments.v), g, n, scalars, settings, stream);
+}
 
 }    // namespace
 
-const char* adamw_device(AdamwWeights w, float* m, float* v, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
+const char* adamw_device(AdamwWeights w, AdamwMoments moments, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
                          const AdamwSettings& settings, void* stream) {
   if (n == 0) return nullptr;
   const auto s = static_cast<gpuStream_t>(stream);
   if (w.w)
-    launch(WholeWeights{w.w}, m, v, g, n, scalars, settings, s);
+    launch(WholeWeights{w.w}, moments, g, n, scalars, settings, s);
   else
-    launch(SplitWeights{w.high, w.low}, m, v, g, n, scalars, settings, s);
+    launch(SplitWeights{w.high, w.low}, moments, g, n, scalars, settings, s);
   return launch_error();
 }
 

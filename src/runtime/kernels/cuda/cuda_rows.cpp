@@ -34,7 +34,7 @@ void wide_product(const Args& a) {
 
 void adamw_launch(const Args& a) {
   const AdamwCall c(a);
-  check(adamw_device(c.w, c.m, c.v, c.g, c.n, c.scalars, c.settings, current_stream()), "adamw");
+  check(adamw_device(c.w, c.moments, c.g, c.n, c.scalars, c.settings, current_stream()), "adamw");
 }
 
 bool takes_sumsq(const Attrs&, const Types& in) { return is_plain_float(*in[0]); }
