@@ -47,6 +47,16 @@ class Layer {
     };
     const Attrs gate = {{"rule", Text("e b s g m -> e b s m")}, {"activation", Text("silu")}, {"limit", 0.0}};
 
+    // Beside what the rows follow, `ids`, whose load is known.
+    const Attrs norm = {{"eps", 0.0}, {"floor", 0.0}};
+    logits = {at::randn({r_.b, r_.s, r_.experts}, at::TensorOptions().device(kGpu))};
+    const Operand scores = add("softmax", {logits}, {});
+    const Operand chosen =
+        add("choose_experts", {scores, {}}, {{"k", Int(r_.k)}, {"groups", Int(0)}, {"kept_groups", Int(0)}, {"group_top", Int(0)}});
+    add("count_experts", {chosen}, r_.route_attrs());
+    const Operand taken = add("take", {scores, chosen}, {});
+    add("normalize", {taken}, norm);
+
     const Operand slot = add("route", {ids, {}}, r_.route_attrs());
     expert_ = {steps.back().out[1], true};
     const Operand rows = add("dispatch", {x, slot}, k), w = add("dispatch_weights", {w_bsk, slot}, {});
@@ -60,6 +70,8 @@ class Layer {
     const Operand da = product("e b s h, e h m -> e b s m", dy_rows, down), dpair = add("gated_grad", {pair, da}, gate);
     product("e b s g m, e b s h -> e g m h", dpair, rows);
     add("combine", {product("e b s g m, e g m h -> e b s h", dpair, up), slot}, k);
+    const Operand dtaken = add("normalize_grad", {taken, taken}, norm);
+    add("softmax_rows_grad", {scores, add("put", {dtaken, chosen}, {{"extent", Int(r_.experts)}})}, {});
 
     std::int64_t scratch = 0;
     for (Step& step : steps) scratch = std::max(scratch, measured(step));
@@ -82,7 +94,7 @@ class Layer {
     return out;
   }
 
-  Operand ids, x, dy;
+  Operand ids, logits, x, dy;
   std::vector<Step> steps;
 
  private:
@@ -129,6 +141,7 @@ TEST_F(MoeLayer, is_captured_in_a_graph) {
   EXPECT_EQ(num_stray_allocations(DeviceKind::cuda), stray);
   ok(cudaGraphInstantiate(&program, graph, 0));
   layer.ids.tensor.copy_(layer.ids.tensor.flip({1}));
+  layer.logits.tensor.copy_(layer.logits.tensor.flip({2}));
   layer.x.tensor.copy_(layer.x.tensor.mul(0.5));
   ok(cudaGraphLaunch(program, stream.stream()));
   ok(cudaStreamSynchronize(stream.stream()));

@@ -33,6 +33,19 @@ inline const char* launch_error() {
   return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
 }
 
+// The largest x of a group of 32 threads.
+inline __device__ std::uint32_t warp_max(std::uint32_t x) {
+#if defined(__HIP__)
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const std::uint32_t other = __shfl_xor(x, offset, 32);
+    x = other > x ? other : x;
+  }
+  return x;
+#else
+  return __reduce_max_sync(0xffffffffu, x);
+#endif
+}
+
 // Two numbers as bf16, rounded to nearest even, the first in the low bits.
 inline __device__ std::uint32_t to_bf16_pair(float low, float high) {
 #if defined(__HIP__)

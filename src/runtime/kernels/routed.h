@@ -1,16 +1,11 @@
 #pragma once
-// Device kernels of route, dispatch, combine and their weights (ops/routing.h): raw pointers and a stream, nothing read back by the host.
+// Device kernels of dispatch, combine and their weights (ops/routing.h): raw pointers and a stream, nothing read back by the host.
 // Each returns the run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
 #include <cstdint>
 
 #include "runtime/kernels/float_type.h"
 
 namespace sheaf {
-
-// The rows of the experts [begin, end) among ids [n], by expert, then by place: slot, expert [capacity]; behind the last row -1 and the
-// largest number. A counting sort without atomics: a block per expert.
-const char* route_device(std::int32_t* slot, std::int32_t* expert, std::int64_t capacity, const std::int32_t* ids, std::int64_t n,
-                         std::int32_t begin, std::int32_t end, void* stream);
 
 // The inverse of slot [rows]: row[slot[r]] = r. `row` is -1 before, for slots that no row has.
 const char* rows_of_slots_device(std::int32_t* row, const std::int32_t* slot, std::int64_t rows, void* stream);

@@ -21,14 +21,6 @@ std::int64_t elements_from(at::IntArrayRef shape, std::size_t from) {
   return n;
 }
 
-bool takes_route(const Attrs&, const Types& in) { return in[0]->dtype == DType::i32 && (!in[1] || in[1]->dtype == DType::i32); }
-void route_launch(const Args& a) {
-  const at::Tensor ids = a.in[1].defined() ? a.in[1].index_select(0, a.in[0].view({-1})) : a.in[0];
-  check(route_device(a.out[0].data_ptr<std::int32_t>(), a.out[1].data_ptr<std::int32_t>(), a.out[0].numel(), integers(ids), ids.numel(),
-                     static_cast<std::int32_t>(a.owner_begin), static_cast<std::int32_t>(a.owner_end), current_stream()),
-        "route");
-}
-
 // Which row a slot has.
 at::Tensor rows_of_slots(const at::Tensor& slot, std::int64_t slots) {
   at::Tensor row = at::full({slots}, -1, slot.options());
@@ -159,7 +151,6 @@ void gated_grad_launch(const Args& a) {
 std::vector<KernelRow> cuda_moe_rows() {
   constexpr DeviceKind cuda = DeviceKind::cuda;
   return {
-      {.op = "route", .device = cuda, .name = "sheaf", .takes = takes_route, .launch = route_launch},
       {.op = "dispatch", .device = cuda, .name = "sheaf", .takes = takes_dispatch, .launch = dispatch_launch},
       {.op = "combine", .device = cuda, .name = "sheaf", .takes = takes_combine, .launch = combine_launch},
       {.op = "dispatch_weights", .device = cuda, .name = "sheaf", .takes = takes_weights, .launch = dispatch_weights_launch},

@@ -86,7 +86,8 @@ std::vector<KernelRow> cuda_rows() {
       {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},
   };
   // Before the others: "fp32 out" and products would take einsums that go row by row, and "fp32 out" products.
-  for (const std::vector<KernelRow>& more : {cuda_product_rows(), cuda_moe_rows(), cuda_grouped_rows(), cuda_fused_rows()})
+  for (const std::vector<KernelRow>& more :
+       {cuda_product_rows(), cuda_moe_rows(), cuda_router_rows(), cuda_grouped_rows(), cuda_fused_rows()})
     rows.insert(rows.begin(), more.begin(), more.end());
   for (const KernelRow& last : cuda_host_rows()) rows.push_back(last);
   return rows;

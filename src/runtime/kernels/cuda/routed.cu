@@ -4,69 +4,6 @@
 namespace sheaf {
 namespace {
 
-constexpr int kRouteThreads = kWarp * kWarp;    // so that a warp can sum what the warps have
-constexpr int kRouteEach = 4;                   // neighbours that a thread looks at together
-constexpr unsigned kAll = 0xffffffffu;
-
-// Inclusive sum over the lanes of a warp.
-__device__ int sum_up_to(int x) {
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int offset = 1; offset < kWarp; offset *= 2) {
-    const int lower = __shfl_up_sync(kAll, x, offset, kWarp);
-    if (lane >= offset) x += lower;
-  }
-  return x;
-}
-
-// Sum over the threads before this one; total: over all of them. All threads of the block call it; of two calls in a row each has its own
-// `shared`, one number per warp: what the first reads the second must not write.
-__device__ int sum_before(int x, int& total, int* shared) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, here = sum_up_to(x);
-  if (lane == kWarp - 1) shared[warp] = here;
-  __syncthreads();
-  const int warps = sum_up_to(shared[lane]), lower = __shfl_sync(kAll, warps, warp == 0 ? 0 : warp - 1, kWarp);
-  total = __shfl_sync(kAll, warps, kWarp - 1, kWarp);
-  return (warp == 0 ? 0 : lower) + here - x;
-}
-
-// Block i writes the rows of expert begin + i: behind those of the experts before it, which it counts first. The block behind the last
-// expert marks what is free.
-__global__ void __launch_bounds__(kRouteThreads)
-    sort_by_expert(std::int32_t* __restrict__ slot, std::int32_t* __restrict__ expert, std::int64_t capacity,
-                   const std::int32_t* __restrict__ ids, std::int64_t n, std::int32_t begin) {
-  __shared__ int sums[2][kWarp];
-  const std::int32_t mine = begin + std::int32_t(blockIdx.x);
-  int before = 0, first = 0, turn = 0;
-#pragma unroll 4
-  for (std::int64_t i = threadIdx.x; i < n; i += kRouteThreads) {
-    const std::int32_t id = ids[i];
-    before += id >= begin && id < mine;
-  }
-  sum_before(before, first, sums[turn]);
-  std::int64_t next = first;
-  if (blockIdx.x == gridDim.x - 1) {
-    for (std::int64_t r = next + threadIdx.x; r < capacity; r += kRouteThreads) slot[r] = -1, expert[r] = INT32_MAX;
-    return;
-  }
-  for (std::int64_t base = 0; base < n; base += kRouteThreads * kRouteEach) {
-    const std::int64_t i = base + threadIdx.x * kRouteEach;
-    bool hit[kRouteEach];
-    int hits = 0, total = 0;
-#pragma unroll
-    for (int q = 0; q < kRouteEach; ++q) hit[q] = i + q < n && ids[i + q] == mine, hits += hit[q];
-    turn ^= 1;
-    std::int64_t r = next + sum_before(hits, total, sums[turn]);
-#pragma unroll
-    for (int q = 0; q < kRouteEach; ++q) {
-      if (!hit[q]) continue;
-      if (r < capacity) slot[r] = std::int32_t(i + q), expert[r] = mine;
-      ++r;
-    }
-    next += total;
-  }
-}
-
 __global__ void __launch_bounds__(kBlock) invert(std::int32_t* __restrict__ row, const std::int32_t* __restrict__ slot, std::int64_t rows) {
   const std::int64_t r = std::int64_t(blockIdx.x) * kBlock + threadIdx.x;
   if (r < rows && slot[r] >= 0) row[slot[r]] = std::int32_t(r);
@@ -128,13 +65,6 @@ __global__ void __launch_bounds__(kBlock)
 gpuStream_t of(void* stream) { return static_cast<gpuStream_t>(stream); }
 
 }    // namespace
-
-const char* route_device(std::int32_t* slot, std::int32_t* expert, std::int64_t capacity, const std::int32_t* ids, std::int64_t n,
-                         std::int32_t begin, std::int32_t end, void* stream) {
-  if (capacity == 0) return nullptr;
-  sort_by_expert<<<static_cast<unsigned>(end - begin + 1), kRouteThreads, 0, of(stream)>>>(slot, expert, capacity, ids, n, begin);
-  return launch_error();
-}
 
 const char* rows_of_slots_device(std::int32_t* row, const std::int32_t* slot, std::int64_t rows, void* stream) {
   if (rows == 0) return nullptr;

@@ -32,6 +32,8 @@ std::vector<KernelRow> cuda_moe_rows();
 std::vector<KernelRow> cuda_grouped_rows();
 // host_rows.cpp
 std::vector<KernelRow> cuda_host_rows();
+// router_rows.cpp
+std::vector<KernelRow> cuda_router_rows();
 // product_rows.cpp
 std::vector<KernelRow> cuda_product_rows();
 
