@@ -111,6 +111,7 @@ void fields(V& v, RunConfig& c) {
   v("run.tile_rows", c.run.tile_rows);
   v("run.recompute", c.run.recompute);
   v("activation_checkpointing.number_checkpoints", c.run.checkpoints);
+  v("run.memory_limit", c.run.memory_limit);
   v("run.master_encoding", c.run.master_encoding);
   v("optimizer.type", c.optimizer.type);
   v("optimizer.params.lr", c.optimizer.lr);

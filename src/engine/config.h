@@ -52,7 +52,8 @@ struct RunOptions {
   std::int64_t tile_rows = 0;         // tokens that the head works on at once; 0: all
   std::string recompute;              // none, selective, block; "": by checkpoints
   std::optional<std::int64_t> checkpoints;
-  std::string master_encoding;    // auto, split, fp32
+  std::optional<double> memory_limit;    // GiB
+  std::string master_encoding;           // auto, split, fp32
   bool operator==(const RunOptions&) const = default;
 };
 

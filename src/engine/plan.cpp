@@ -49,7 +49,9 @@ RunPlan plan_run(const RunConfig& config, double load) {
     options.documents = std::max<std::int64_t>(1, config.data.seq_len / kTokensOfDocument);
     plan.assumptions.push_back(fmt::format("packed rows have up to {} documents (the data was not read)", options.documents));
   }
-  const Graph graph = training_step(config, model, parsed, options);
+  const TrainingStep step = training_step(config, model, parsed, options);
+  const Graph& graph = step.graph;
+  plan.chosen = step.chosen;
   plan.model_type = parsed.model_type;
   plan.mesh = graph.mesh;
   plan.parameters = parameter_rows(graph);
@@ -121,6 +123,7 @@ std::string print(const RunPlan& plan, bool all) {
                       : plan.device == DeviceKind::cuda ? "estimated from the CPU's kernels"
                                                         : "estimated from smaller calls",
                       human_bytes(static_cast<double>(plan.scratch_bytes)));
+  if (!plan.chosen.empty()) text += plan.chosen + "\n";
   for (const std::string& line : plan.assumptions) text += "assumed: " + line + "\n";
   return text;
 }
@@ -147,6 +150,7 @@ Json to_json(const RunPlan& plan) {
     for (const Atom atom : axis.atoms) axes[axis.name].push_back(plan.mesh.atoms[atom].name);
   }
   out["mesh"] = {{"text", print(plan.mesh)}, {"atoms", atoms}, {"axes", axes}};
+  if (!plan.chosen.empty()) out["chosen"] = plan.chosen;
   out["num_parameters"] = plan.num_parameters;
   out["parameters"] = Json::array();
   for (const ParameterRow& row : plan.parameters)

@@ -22,6 +22,7 @@ struct RunPlan {
   std::int64_t expert_rows = 0, expert_rows_loaded = 0;    // bytes: within activations; on a rank with `load` times its share
   double load = 2;
   Peak peak;
+  std::string chosen;                      // what run.memory_limit led to; "": it was not given
   std::vector<std::string> assumptions;    // about what was not looked at
 };
 

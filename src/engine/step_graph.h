@@ -13,7 +13,11 @@ struct StepOptions {
   std::string dump_ir;                  // a folder: the graph after every pass; "": none
   std::string where = "config.json";    // what errors name
 };
-// UserError: degrees that do not fit the model; run.master_encoding "split" where no master can be.
-Graph training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& options);
+struct TrainingStep {
+  Graph graph;
+  std::string chosen;    // for people: what run.memory_limit led to; "": it was not given
+};
+// UserError: degrees that do not fit the model; run.master_encoding "split" where no master can be; a run.memory_limit that nothing meets.
+TrainingStep training_step(const RunConfig& config, const Json& model, const ModelConfig& parsed, const StepOptions& options);
 
 }    // namespace sheaf

@@ -123,6 +123,7 @@ struct Inputs {
   ModelConfig model;
   std::optional<Corpus> corpus, eval_corpus;
   Graph step;
+  std::string chosen;    // for the banner: what run.memory_limit led to
   double peak_flops = 0;
 
   Inputs(const LoadedConfig& loaded, const TrainFlags& train_flags, const std::atomic<bool>& stop_flag)
@@ -140,7 +141,9 @@ struct Inputs {
       options.held_out = 0;
       eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
     }
-    step = training_step(config, source.config, model, {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where});
+    TrainingStep made =
+        training_step(config, source.config, model, {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where});
+    step = std::move(made.graph), chosen = std::move(made.chosen);
   }
 
   static DeviceKind chosen_device(const RunConfig& config) {
@@ -265,6 +268,7 @@ class Run {
       log_->say(done_.step ? fmt::format("resumed after step {}", done_.step)
                            : fmt::format("--resume: no checkpoint in {}, starting afresh", checkpoints));
     for (const std::string& line : banner) log_->say(line);
+    if (!in_.chosen.empty()) log_->say(in_.chosen);
     for (const std::string& line : in_.corpus->description(config_.run.steps * config_.batch.global)) log_->say(line);
     if (const std::string note = in_.source.folder ? left_out(*in_.source.folder) : ""; !note.empty()) log_->say(note);
     const Graph& graph = executor_.graph();

@@ -28,8 +28,10 @@ struct Options {
   std::int64_t num_micro_batches = 1;
   // tile: tokens of a rank that the head works on at once; 0: all
   std::int64_t tile_rows = 0;
-  // recompute: none, selective, block
+  // recompute: none, selective, block; in the first so many blocks (what lies between sums of the residual stream), and the next cheaper
+  // one in those behind them; -1: in all
   std::string recompute = "none";
+  std::int64_t recompute_blocks = -1;
   // optimize: both moments are stored in bf16
   bool bf16_moments = false;
   // split_masters: whether it does anything

@@ -110,6 +110,7 @@ static void visit(V&& v, auto& options) {
   v("num_micro_batches", options.num_micro_batches);
   v("tile_rows", options.tile_rows);
   v("recompute", options.recompute);
+  v("recompute_blocks", options.recompute_blocks);
   v("bf16_moments", options.bf16_moments);
   v("split_masters", options.split_masters);
   v("gather_bucket", options.gather_bucket);

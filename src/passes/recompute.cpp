@@ -5,6 +5,7 @@
 //           read what is kept, or other clones, so the numbers are the same bit for bit.
 //             selective   ops that do little for each byte (norms, activations, rotations, dispatch), from what is kept anyway
 //             block       all but what is noted `residual`: the sums of the residual stream
+//           Behind options.recompute_blocks of these sums it is the next cheaper choice.
 //           Decisions (integers) and rows that were sent to experts are never made twice.
 //
 //   %1 = rms_norm %0, @w.c                          %1 = rms_norm %0, @w.c
@@ -25,19 +26,24 @@
 namespace sheaf {
 namespace {
 
+enum class GivenUp { none, selective, block };
+
 class Recompute {
  public:
-  Recompute(Graph& graph, bool block) : graph_(graph), block_(block) {}
+  // In the first `blocks` blocks, a step less behind them.
+  Recompute(Graph& graph, GivenUp what, std::int64_t blocks) : graph_(graph), what_(what), blocks_(blocks) {}
 
   void run() {
     std::vector<Node> nodes = std::move(graph_.nodes(Segment::first));
     out_ = &graph_.nodes(Segment::first);
     out_->clear();
     const std::vector<bool> backward = find_backward(nodes);
+    std::int64_t block = 0;
     for (std::size_t n = 0; n < nodes.size(); ++n) {
       if (backward[n]) continue;
       for (const Value v : nodes[n].out) maker_[v] = &nodes[n];
-      if (nodes[n].note == "residual") last_residual_ = &nodes[n];
+      if (nodes[n].note == "residual") last_residual_ = &nodes[n], ++block;
+      if (blocks_ < 0 || block <= blocks_) deep_.insert(&nodes[n]);
     }
     for (std::size_t n = 0; n < nodes.size(); ++n)
       if (backward[n])
@@ -74,18 +80,22 @@ class Recompute {
     if (!fresh) return entry->second;
     const Node& node = *maker->second;
     if (!may_run_twice(node)) return false;
+    const bool whole = what_for(node) == GivenUp::block;    // whatever it reads is kept or given up
     for (const Value x : node.in)
-      if (x && maker_.contains(x) && !decide(x) && !is_kept(x)) return false;
+      if (x && maker_.contains(x) && !decide(x) && !whole && !read_.contains(x)) return false;
     return given_up_[v] = true;
   }
-  bool is_kept(Value x) const { return block_ || read_.contains(x); }
+  GivenUp what_for(const Node& node) const {
+    return deep_.contains(&node) ? what_ : what_ == GivenUp::block ? GivenUp::selective : GivenUp::none;
+  }
 
   bool may_run_twice(const Node& node) const {
     // Behind the last sum of the residual stream is the head, whose backward comes at once.
-    if (exchanges_rows(*node.op) || (last_residual_ && &node > last_residual_)) return false;
+    const GivenUp what = what_for(node);
+    if (what == GivenUp::none || exchanges_rows(*node.op) || (last_residual_ && &node > last_residual_)) return false;
     for (const Value v : node.out)
       if (!is_float(graph_.type(v).dtype)) return false;
-    if (block_) return node.note != "residual";
+    if (what == GivenUp::block) return node.note != "residual";
     if (is_move(*node.op)) return false;
     constexpr std::int64_t kShrinks = 4;    // what it makes is not worth reading that much more
     std::int64_t made = 0, largest = 0;
@@ -123,7 +133,9 @@ class Recompute {
   }
 
   Graph& graph_;
-  bool block_;
+  GivenUp what_;
+  std::int64_t blocks_;
+  std::set<const Node*> deep_;    // nodes of the first blocks
   std::vector<Node>* out_ = nullptr;
   std::map<Value, const Node*> maker_;    // of forward values
   const Node* last_residual_ = nullptr;
@@ -138,7 +150,7 @@ Graph recompute(Graph graph, const Options& options) {
   const std::string& what = options.recompute;
   if (what != "none" && what != "selective" && what != "block")
     user_error("option recompute is {}; wanted none, selective or block", quote(what));
-  if (what != "none") Recompute(graph, what == "block").run();
+  if (what != "none") Recompute(graph, what == "block" ? GivenUp::block : GivenUp::selective, options.recompute_blocks).run();
   return graph;
 }
 

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "engine/step_graph.h"
 #include "ops/op_table.h"
 #include "runtime/scratch_plan.h"
@@ -28,7 +30,7 @@ constexpr const char* kMiddle =
 TEST(Plan, scratch_from_smaller_calls) {
   for (const bool bf16 : {false, true}) {
     const RunConfig run = run_of(kMiddle, 1, {bf16 ? "bf16.enabled=true" : "bf16.enabled=false"});
-    const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {});
+    const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {}).graph;
     const ScratchPlan measured = plan_scratch(graph, {}), estimated = plan_scratch(graph, {.extrapolate = true});
     EXPECT_TRUE(measured.measured);
     EXPECT_FALSE(estimated.measured);
@@ -45,7 +47,7 @@ TEST(Plan, scratch_from_smaller_calls) {
 
 std::int64_t num_split(const std::vector<std::string>& overrides, std::int64_t ranks = 1) {
   const RunConfig run = run_of(kMiddle, ranks, overrides);
-  const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {});
+  const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {}).graph;
   const Values states = graph.all(ValueKind::state);
   return std::count_if(states.begin(), states.end(), [&](Value v) { return graph[v].attrs.has("high"); });
 }
@@ -66,6 +68,44 @@ TEST(MasterEncoding, splits_where_master_and_copy_lie_alike) {
 TEST(MasterEncoding, split_where_nothing_can_be_is_an_error) {
   EXPECT_THROW(num_split({"bf16.enabled=false", "run.master_encoding=split"}), UserError);
   EXPECT_THROW(num_split({"bf16.enabled=true", "run.master_encoding=split", "zero_optimization.stage=2"}, 2), UserError);
+}
+
+// Of two layers and the embedding: five sums of the residual stream.
+RunPlan plan_within(const std::string& limit) {
+  const std::string model =
+      R"({"model_type": "qwen3", "vocab_size": 500, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2,
+                                "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "eos_token_id": 0})";
+  return plan_run(run_of(model, 1, {"run.memory_limit=" + limit}), 1.0);
+}
+double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+TEST(MemoryLimit, computes_again_no_more_than_it_takes) {
+  const RunPlan all = plan_within("null"), roomy = plan_within("10");
+  EXPECT_EQ(all.chosen, "");
+  EXPECT_NE(roomy.chosen.find("nothing is computed again"), std::string::npos) << roomy.chosen;
+  EXPECT_EQ(roomy.memory.total(), all.memory.total());
+  std::int64_t last = all.memory.total();
+  std::set<std::string> choices;
+  for (const double share : {0.999, 0.97, 0.94, 0.9, 0.85, 0.8}) {
+    const double limit = share * gib(all.memory.total());
+    RunPlan plan;
+    try {
+      plan = plan_within(fmt::format("{}", limit));
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find("even where all is computed again"), std::string::npos) << error.what();
+      break;
+    }
+    EXPECT_LE(gib(plan.memory.total()), limit);
+    EXPECT_LE(plan.memory.total(), last);
+    last = plan.memory.total();
+    choices.insert(plan.chosen.substr(plan.chosen.find(':')));
+  }
+  EXPECT_GE(choices.size(), 3U);
+}
+
+TEST(MemoryLimit, that_nothing_meets_is_an_error) {
+  EXPECT_THROW(plan_within("0.001"), UserError);
+  EXPECT_THROW(run_of(kMiddle, 1, {"run.memory_limit=0"}), UserError);
 }
 
 }    // namespace

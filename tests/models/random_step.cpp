@@ -141,6 +141,7 @@ RandomStep random_step(std::uint64_t seed, std::int64_t max_ranks) {
   o.tp_plan = random_plan(dice, step.config);
   o.tile_rows = dice.one_of<std::int64_t>({0, 1, 2, 3});
   o.recompute = dice.one_of<std::string>({"none", "none", "selective", "block"});
+  o.recompute_blocks = dice.one_of<std::int64_t>({-1, -1, 1, 2});
   o.zero_stage = dice.below(4);
   o.persist = dice.one_of<std::int64_t>({0, 0, 12, 60, 100000});
   o.shard_ranks = random_group(dice, o.mesh);

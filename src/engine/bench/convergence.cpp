@@ -64,7 +64,7 @@ Json run_file(const ConvergenceOptions& options, const Json& config, double bala
 std::int64_t num_parameters(const Json& run, const Json& config) {
   const RunConfig parsed = parse_config(run.dump(), "the run").config;
   std::int64_t sum = 0;
-  for (const ParameterRow& row : parameter_rows(training_step(parsed, config, parse_model_config(config), {})))
+  for (const ParameterRow& row : parameter_rows(training_step(parsed, config, parse_model_config(config), {}).graph))
     sum += num_elements(row.shape);
   return sum;
 }
