@@ -3,11 +3,6 @@
 namespace sheaf {
 namespace {
 
-template <int kChunks, bool kRotate>
-constexpr int kRowsAtATime = kRotate || kChunks == 1 ? 4
-                             : kChunks == 4          ? 2
-                                                     : 1;
-
 // To the type of weights, W.
 template <class W, int n>
 __device__ void round_to(float (&v)[n]) {
@@ -20,9 +15,10 @@ __device__ void round_to(float (&v)[n]) {
 }
 
 template <class T, class W, int kChunks, bool kRotate, bool kAdd>
-__global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x,
-                                                    const T* __restrict__ delta, const W* __restrict__ w, RowShape s) {
-  constexpr int n = kPacked<T>, kRows = kRowsAtATime<kChunks, kRotate>, kStep = kRotate ? 2 : 1;
+__global__ void __launch_bounds__(kNormCut<kChunks, kRotate>.resident)
+    norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x, const T* __restrict__ delta, const W* __restrict__ w,
+         RowShape s) {
+  constexpr int n = kPacked<T>, kRows = kNormCut<kChunks, kRotate>.rows, kStep = kRotate ? 2 : 1;
   const int lane = threadIdx.x % s.width;
   const RowRun rows = rows_of<kRows, kRotate>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
   const auto live = [&](int u, int c) { return u < rows.count && column_of<T, kRotate>(s, lane, c) < s.d; };
@@ -112,11 +108,12 @@ const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta
   const RowLayout layout = row_layout(rows, false);
   const RowShape shape = row_shape(rows, layout);
   with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
+    constexpr Cut cut = kNormCut<kChunks, kRotate>;
     const auto launch = [&](auto kernel) {
-      const unsigned blocks = num_blocks(items_of(shape, kRowsAtATime<kChunks, kRotate>), layout.groups());
-      kernel<<<blocks, layout.threads(), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),
-                                                                                static_cast<const T*>(x), static_cast<const T*>(delta),
-                                                                                static_cast<const W*>(w), shape);
+      const unsigned blocks = num_blocks(items_of(shape, cut.rows), layout.groups(cut));
+      kernel<<<blocks, layout.threads(cut), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),
+                                                                                   static_cast<const T*>(x), static_cast<const T*>(delta),
+                                                                                   static_cast<const W*>(w), shape);
     };
     if constexpr (!kRotate)
       if (delta) return launch(norm<T, W, kChunks, kRotate, true>);

@@ -3,20 +3,12 @@
 namespace sheaf {
 namespace {
 
-template <int kChunks, bool kRotate>
-constexpr int kRowsAtATime = kRotate        ? 2
-                             : kChunks == 1 ? 4
-                                            : 1;
-// Threads that shall share a multiprocessor: as many as have registers for two rows and dw.
-template <int kChunks>
-constexpr int kResident = kChunks == 8 ? 384 : 512;
-
 // Blocks go through runs of rows in turns; dw of its rows is summed in each thread, then over the groups of the block.
 template <class T, class W, int kChunks, bool kRotate, bool kAdd>
-__global__ void __launch_bounds__(kResident<kChunks>)
+__global__ void __launch_bounds__(kNormGradCut<kChunks, kRotate>.resident)
     norm_grad(T* __restrict__ dx, float* __restrict__ dw_parts, const T* __restrict__ x, const W* __restrict__ w, const T* __restrict__ dy,
               const T* __restrict__ dsum, RowShape s, unsigned items) {
-  constexpr int n = kPacked<T>, kRows = kRowsAtATime<kChunks, kRotate>, kStep = kRotate ? 2 : 1;
+  constexpr int n = kPacked<T>, kRows = kNormGradCut<kChunks, kRotate>.rows, kStep = kRotate ? 2 : 1;
   extern __shared__ __align__(16) float sums[];    // [groups, d] if there are several
   const int lane = threadIdx.x % s.width, group = threadIdx.x / s.width, groups = blockDim.x / s.width;
   const auto column = [&](int c) { return column_of<T, kRotate>(s, lane, c); };
@@ -130,8 +122,9 @@ std::int64_t rms_norm_parts(const NormRows& rows) {
   const RowLayout layout = row_layout(rows, true);
   std::int64_t blocks = 0;
   with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
-    const std::int64_t most = kMultiprocessors * (kResident<kChunks> / layout.threads());
-    blocks = num_blocks(items_of(row_shape(rows, layout), kRowsAtATime<kChunks, kRotate>), layout.groups());
+    constexpr Cut cut = kNormGradCut<kChunks, kRotate>;
+    const std::int64_t most = kMultiprocessors * (cut.resident / layout.threads(cut));
+    blocks = num_blocks(items_of(row_shape(rows, layout), cut.rows), layout.groups(cut));
     if (blocks > most) blocks = most;
   });
   return blocks;
@@ -142,13 +135,15 @@ const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const voi
   const RowLayout layout = row_layout(rows, true);
   const RowShape shape = row_shape(rows, layout);
   const auto blocks = static_cast<unsigned>(rms_norm_parts(rows));
-  const auto shared = layout.groups() > 1 ? static_cast<std::size_t>(layout.groups() * rows.d) * sizeof(float) : 0;    // at most 32 KiB
   const auto on = static_cast<gpuStream_t>(stream);
   with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
-    const auto items = static_cast<unsigned>(items_of(shape, kRowsAtATime<kChunks, kRotate>));
+    constexpr Cut cut = kNormGradCut<kChunks, kRotate>;
+    const auto items = static_cast<unsigned>(items_of(shape, cut.rows));
+    const int groups = layout.groups(cut);
+    const std::size_t shared = groups > 1 ? groups * rows.d * sizeof(float) : 0;    // at most 32 KiB
     const auto launch = [&](auto kernel) {
-      kernel<<<blocks, layout.threads(), shared, on>>>(static_cast<T*>(dx), dw_parts, static_cast<const T*>(x), static_cast<const W*>(w),
-                                                       static_cast<const T*>(dy), static_cast<const T*>(dsum), shape, items);
+      kernel<<<blocks, layout.threads(cut), shared, on>>>(static_cast<T*>(dx), dw_parts, static_cast<const T*>(x), static_cast<const W*>(w),
+                                                          static_cast<const T*>(dy), static_cast<const T*>(dsum), shape, items);
     };
     if constexpr (!kRotate)
       if (dsum) return launch(norm_grad<T, W, kChunks, kRotate, true>);

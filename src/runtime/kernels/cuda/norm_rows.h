@@ -12,6 +12,25 @@ namespace sheaf {
 inline constexpr int kMaxThreads = 256;
 inline constexpr int kWarps = kMaxThreads / kWarp;
 
+// How a kernel is cut: rows that a group of threads takes at a time, threads of a block unless a row has more, and threads for which
+// registers of a multiprocessor suffice.
+struct Cut {
+  int rows, threads, resident;
+};
+template <int kChunks, bool kRotate>
+constexpr Cut kNormCut = {.rows = kRotate || kChunks == 1 ? 4
+                                  : kChunks == 4          ? 2
+                                                          : 1,
+                          .threads = 128,
+                          .resident = kMaxThreads};
+// For two rows and dw.
+template <int kChunks, bool kRotate>
+constexpr Cut kNormGradCut = {.rows = kRotate        ? 2
+                                      : kChunks == 1 ? 4
+                                                     : 1,
+                              .threads = 128,
+                              .resident = kChunks == 8 ? 384 : 512};
+
 struct RowShape {
   std::int64_t tokens, heads;    // without rotation one token whose heads are all rows
   int d, j, width;
@@ -90,8 +109,8 @@ __device__ void row_sums(float (&x)[count], int width) {
 // The number of chunks for which kernels are compiled, and the threads of a row that go with it.
 struct RowLayout {
   int width, chunks;
-  int threads() const { return width > 128 ? width : 128; }    // of a block
-  int groups() const { return threads() / width; }
+  int threads(const Cut& cut) const { return width > cut.threads ? width : cut.threads; }    // of a block
+  int groups(const Cut& cut) const { return threads(cut) / width; }
 };
 inline int power_of_two_from(std::int64_t n) {
   int power = 1;

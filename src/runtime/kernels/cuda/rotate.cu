@@ -3,10 +3,11 @@
 namespace sheaf {
 namespace {
 
-constexpr int kRows = 4;
+constexpr Cut kCut = {.rows = 4, .threads = 128, .resident = kMaxThreads};
+constexpr int kRows = kCut.rows;
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
+__global__ void __launch_bounds__(kCut.resident) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
   constexpr int n = kPacked<T>;
   const int lane = threadIdx.x % s.width;
   const RowRun rows = rows_of<kRows, true>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
@@ -36,13 +37,13 @@ __global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T
 const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream) {
   const RowLayout layout = row_layout(rows, false);
   const RowShape shape = row_shape(rows, layout);
-  const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups());
+  const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups(kCut));
   const auto on = static_cast<gpuStream_t>(stream);
   const float sign = inverse ? -1 : 1;
   if (rows.type == FloatType::fp32)
-    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
+    rotate<<<blocks, layout.threads(kCut), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
   else
-    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
+    rotate<<<blocks, layout.threads(kCut), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
   return launch_error();
 }
 
