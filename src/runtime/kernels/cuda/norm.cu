@@ -77,6 +77,7 @@ __global__ void __launch_bounds__((kNormCut<kChunks, kRotate>.resident))
     }
   }
   row_sums(r, s.width);
+  // A division: the compiler does not ask for w before it, so that registers suffice for more threads.
 #pragma unroll
   for (int u = 0; u < kRows; ++u) r[u] = rsqrtf(r[u] / s.d + s.eps);
 
