@@ -40,8 +40,7 @@ __global__ void __launch_bounds__((kNormCut<kChunks, kRotate>.resident))
     for (int c = 0; c < kChunks; ++c)
       if (live(u, c)) v[u][c] = load_packed(x + place(u, c));
   float cos[n], sin[n];
-  if constexpr (kRotate)
-    if (rows.count > 0) load_angles(cos, sin, s, rows.token, lane);
+  if constexpr (kRotate) load_angles(cos, sin, s, rows, lane);
   if constexpr (kAdd) {
     uint4 more[kRows][kChunks] = {};
 #pragma unroll

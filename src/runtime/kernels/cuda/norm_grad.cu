@@ -52,7 +52,7 @@ __global__ void __launch_bounds__((kNormGradCut<kChunks, kRotate, kAdd>.resident
   struct Read {
     Rows rows;
     uint4 x[kRows][kChunks], dy[kRows][kChunks], dsum[kAdd ? kRows : 1][kAdd ? kChunks : 1];
-    float cos[kRotate ? n : 1], sin[kRotate ? n : 1];    // finite where there is no row: its zeros are turned, too
+    float cos[kRotate ? n : 1], sin[kRotate ? n : 1];
   };
   const auto ask = [&](const Run& run) {
     Read to = {rows_of<kRows>(s, run)};
@@ -66,8 +66,7 @@ __global__ void __launch_bounds__((kNormGradCut<kChunks, kRotate, kAdd>.resident
           to.dy[u][c] = load_packed(dy + to.rows.at + at);
           if constexpr (kAdd) to.dsum[u][c] = load_packed(dsum + to.rows.at + at);
         }
-    if constexpr (kRotate)
-      if (to.rows.count > 0) load_angles(to.cos, to.sin, s, to.rows.token, lane);
+    if constexpr (kRotate) load_angles(to.cos, to.sin, s, to.rows, lane);
     return to;
   };
   const auto weights = [&](int c) {
@@ -135,12 +134,13 @@ __global__ void __launch_bounds__((kNormGradCut<kChunks, kRotate, kAdd>.resident
         take(a, b, scale, u, c);
 #pragma unroll
         for (int k = 0; k < kStep; ++k) {
-          float out[n] = {};
-          if constexpr (kAdd) unpack<T>(out, now.dsum[u][c + k]);
+          float out[n], more[n];
+          if constexpr (kAdd) unpack<T>(more, now.dsum[u][c + k]);
 #pragma unroll
           for (int i = 0; i < n; ++i) {
             dw[c + k][i] += b[k][i] * (a[k][i] * r);
-            out[i] += b[k][i] * scale[k][i] * r - a[k][i] * of_x;
+            out[i] = b[k][i] * scale[k][i] * r - a[k][i] * of_x;
+            if constexpr (kAdd) out[i] += more[i];
           }
           if (live(now.rows, u, c + k)) store_packed(pack<T>(out), to + u * s.d + column(c + k));
         }

@@ -65,14 +65,15 @@ __device__ int column_of(const RowShape& s, int lane, int c) {
   return at < s.j ? at + c * s.j : s.j + at + c * (half - s.j);    // channels from 2j on pass: they have partners in name only
 }
 
-// cos and sin of the pairs of a thread; 1 and 0 where its channels pass.
+// cos and sin of the pairs of a thread; 1 and 0 where its channels pass or there is no row.
 template <int n>
-__device__ void load_angles(float (&c)[n], float (&s)[n], const RowShape& shape, std::int64_t token, int lane) {
+__device__ void load_angles(float (&c)[n], float (&s)[n], const RowShape& shape, const Rows& rows, int lane) {
 #pragma unroll
   for (int i = 0; i < n; ++i) c[i] = 1, s[i] = 0;
-  if (lane * n >= shape.j) return;
-  load(c, shape.cos + token * shape.j + lane * n);
-  load(s, shape.sin + token * shape.j + lane * n);
+  if (rows.count == 0 || lane * n >= shape.j) return;
+  const std::int64_t at = std::int64_t{rows.token} * shape.j + lane * n;
+  load(c, shape.cos + at);
+  load(s, shape.sin + at);
 }
 template <int n>
 __device__ void turn(float (&a)[n], float (&b)[n], const float (&c)[n], const float (&s)[n], float sign) {

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kCut.resident) rotate(T* __restrict__ y, const
     for (int c = 0; c < 2; ++c)
       if (u < rows.count) v[u][c] = load_packed(x + u * s.d + column_of<T, true>(s, lane, c));
   float cos[n], sin[n];
-  load_angles(cos, sin, s, rows.token, lane);
+  load_angles(cos, sin, s, rows, lane);
 #pragma unroll
   for (int u = 0; u < kRows; ++u)
     if (u < rows.count) {
