@@ -4,9 +4,11 @@ namespace sheaf {
 namespace {
 
 template <int kChunks, bool kRotate>
-constexpr int kRowsAtATime = kRotate || kChunks == 1 ? 4
-                             : kChunks == 4          ? 2
-                                                     : 1;
+constexpr Cut kNormCut = {.rows = kRotate || kChunks == 1 ? 4
+                                  : kChunks == 4          ? 2
+                                                          : 1,
+                          .threads = 128,
+                          .resident = kRotate ? 640 : kMaxThreads};
 
 // To the type of weights, W.
 template <class W, int n>
@@ -20,13 +22,16 @@ __device__ void round_to(float (&v)[n]) {
 }
 
 template <class T, class W, int kChunks, bool kRotate, bool kAdd>
-__global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x,
-                                                    const T* __restrict__ delta, const W* __restrict__ w, RowShape s) {
-  constexpr int n = kPacked<T>, kRows = kRowsAtATime<kChunks, kRotate>, kStep = kRotate ? 2 : 1;
-  const int lane = threadIdx.x % s.width;
-  const RowRun rows = rows_of<kRows, kRotate>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
+__global__ void __launch_bounds__((kNormCut<kChunks, kRotate>.resident))
+    norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x, const T* __restrict__ delta, const W* __restrict__ w,
+         RowShape s) {
+  constexpr int n = kPacked<T>, kRows = kNormCut<kChunks, kRotate>.rows, kStep = kRotate ? 2 : 1;
+  const int lane = threadIdx.x;
+  const Rows rows = rows_of<kRows>(s, run_of<kRotate>(s, blockIdx.x * blockDim.y + threadIdx.y));
+  x += rows.at, y += rows.at;
+  if constexpr (kAdd) delta += rows.at, sum += rows.at;
   const auto live = [&](int u, int c) { return u < rows.count && column_of<T, kRotate>(s, lane, c) < s.d; };
-  const auto place = [&](int u, int c) { return (rows.first + u) * s.d + column_of<T, kRotate>(s, lane, c); };
+  const auto place = [&](int u, int c) { return u * s.d + column_of<T, kRotate>(s, lane, c); };
 
   uint4 v[kRows][kChunks] = {};
 #pragma unroll
@@ -34,6 +39,8 @@ __global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __rest
 #pragma unroll
     for (int c = 0; c < kChunks; ++c)
       if (live(u, c)) v[u][c] = load_packed(x + place(u, c));
+  float cos[n], sin[n];
+  if constexpr (kRotate) load_angles(cos, sin, s, rows, lane);
   if constexpr (kAdd) {
     uint4 more[kRows][kChunks] = {};
 #pragma unroll
@@ -69,12 +76,10 @@ __global__ void __launch_bounds__(kMaxThreads) norm(T* __restrict__ y, T* __rest
     }
   }
   row_sums(r, s.width);
+  // A division: the compiler does not ask for w before it, so that registers suffice for more threads.
 #pragma unroll
   for (int u = 0; u < kRows; ++u) r[u] = rsqrtf(r[u] / s.d + s.eps);
 
-  float cos[n], sin[n];
-  if constexpr (kRotate)
-    if (rows.count > 0) load_angles(cos, sin, s, rows.token, lane);
 #pragma unroll
   for (int c = 0; c < kChunks; c += kStep) {
     float scale[kStep][n] = {};
@@ -110,13 +115,13 @@ bool norm_takes(FloatType type, std::int64_t d, std::int64_t j) {
 
 const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta, const void* w, const NormRows& rows, void* stream) {
   const RowLayout layout = row_layout(rows, false);
-  const RowShape shape = row_shape(rows, layout);
   with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
+    constexpr Cut cut = kNormCut<kChunks, kRotate>;
+    const RowShape shape = row_shape(rows, layout, cut);
     const auto launch = [&](auto kernel) {
-      const unsigned blocks = num_blocks(items_of(shape, kRowsAtATime<kChunks, kRotate>), layout.groups());
-      kernel<<<blocks, layout.threads(), 0, static_cast<gpuStream_t>(stream)>>>(static_cast<T*>(y), static_cast<T*>(sum),
-                                                                                static_cast<const T*>(x), static_cast<const T*>(delta),
-                                                                                static_cast<const W*>(w), shape);
+      kernel<<<blocks_of(shape, layout.groups(cut)), layout.block(cut), 0, static_cast<gpuStream_t>(stream)>>>(
+          static_cast<T*>(y), static_cast<T*>(sum), static_cast<const T*>(x), static_cast<const T*>(delta), static_cast<const W*>(w),
+          shape);
     };
     if constexpr (!kRotate)
       if (delta) return launch(norm<T, W, kChunks, kRotate, true>);

@@ -1,9 +1,9 @@
 #pragma once
-// What norm.cu and norm_grad.cu share: how threads divide rows among themselves.
+// What norm.cu, norm_grad.cu and rotate.cu share: how threads divide rows among themselves.
 //
-// `width` threads, a power of two, take kRows rows at a time, and of each row kChunks accesses of 16 bytes: all are asked for before the
-// first sum, and kept as they lie. Where heads are rotated a thread has two accesses of a head, whose channels are each other's partners,
-// and the rows are heads of one token, so that its angles are read once.
+// A block has groups of threads [groups, width]. A group, of a power of two, takes kRows rows at a time, and a thread kChunks accesses of
+// 16 bytes of each: all are asked for before the first sum, and kept as they lie. Where heads are rotated a thread has two accesses of a
+// head, whose channels are each other's partners, and the rows are heads of one token, so that its angles are read once.
 #include "runtime/kernels/cuda/packed.h"
 #include "runtime/kernels/norm_rope.h"
 
@@ -12,29 +12,47 @@ namespace sheaf {
 inline constexpr int kMaxThreads = 256;
 inline constexpr int kWarps = kMaxThreads / kWarp;
 
+// How a kernel is cut: rows that a group of threads takes at a time, threads of a block unless a row has more, and threads for which
+// registers of a multiprocessor suffice.
+struct Cut {
+  int rows, threads, resident;
+};
+
 struct RowShape {
-  std::int64_t tokens, heads;    // without rotation one token whose heads are all rows
+  unsigned tokens, heads;    // without rotation one token whose heads are all rows
+  unsigned runs;             // of heads that are taken at a time, of a token
   int d, j, width;
-  float eps;
+  float one_over_d, eps;
   const float *cos, *sin;
 };
 
-// Rows [first, first + count) of one token.
-struct RowRun {
-  std::int64_t first;
-  int count;
-  std::int64_t token;
+// What a group takes at a time: a run of heads of a token. Runs are numbered token by token; a loop adds its step to that of the first one,
+// without a division each.
+struct Run {
+  unsigned token, index;
 };
-template <int kRows, bool kRotate>
-__device__ RowRun rows_of(const RowShape& s, unsigned item) {
-  if constexpr (!kRotate) {
-    const std::int64_t first = std::int64_t{item} * kRows;
-    return {first, static_cast<int>(max(std::int64_t{0}, min(std::int64_t{kRows}, s.heads - first))), 0};
-  } else {
-    const unsigned heads = static_cast<unsigned>(s.heads), runs = (heads + kRows - 1) / kRows, token = item / runs;
-    const unsigned head = item % runs * kRows;
-    return {std::int64_t{token} * heads + head, token < s.tokens ? static_cast<int>(min(unsigned{kRows}, heads - head)) : 0, token};
-  }
+template <bool kRotate>
+__device__ Run run_of(const RowShape& s, unsigned number) {
+  if constexpr (!kRotate) return {0, number};
+  return {number / s.runs, number % s.runs};
+}
+template <bool kRotate>
+__device__ Run after(const Run& a, const Run& step, const RowShape& s) {
+  Run sum = {a.token + step.token, a.index + step.index};
+  if (kRotate && sum.index >= s.runs) sum.index -= s.runs, ++sum.token;
+  return sum;
+}
+
+// The rows of a run: where the first one begins, and how many there are, none beyond the last token.
+struct Rows {
+  std::int64_t at;
+  int count;
+  unsigned token;
+};
+template <int kRows>
+__device__ Rows rows_of(const RowShape& s, const Run& run) {
+  const unsigned head = run.index * kRows, left = run.token < s.tokens && head < s.heads ? s.heads - head : 0;
+  return {std::int64_t{run.token * s.heads + head} * s.d, static_cast<int>(min(left, unsigned{kRows})), run.token};
 }
 
 // First column of chunk c of a thread; d or more: it has none.
@@ -47,14 +65,15 @@ __device__ int column_of(const RowShape& s, int lane, int c) {
   return at < s.j ? at + c * s.j : s.j + at + c * (half - s.j);    // channels from 2j on pass: they have partners in name only
 }
 
-// cos and sin of the pairs of a thread; 1 and 0 where its channels pass.
+// cos and sin of the pairs of a thread; 1 and 0 where its channels pass or there is no row.
 template <int n>
-__device__ void load_angles(float (&c)[n], float (&s)[n], const RowShape& shape, std::int64_t token, int lane) {
+__device__ void load_angles(float (&c)[n], float (&s)[n], const RowShape& shape, const Rows& rows, int lane) {
 #pragma unroll
   for (int i = 0; i < n; ++i) c[i] = 1, s[i] = 0;
-  if (lane * n >= shape.j) return;
-  load(c, shape.cos + token * shape.j + lane * n);
-  load(s, shape.sin + token * shape.j + lane * n);
+  if (rows.count == 0 || lane * n >= shape.j) return;
+  const std::int64_t at = std::int64_t{rows.token} * shape.j + lane * n;
+  load(c, shape.cos + at);
+  load(s, shape.sin + at);
 }
 template <int n>
 __device__ void turn(float (&a)[n], float (&b)[n], const float (&c)[n], const float (&s)[n], float sign) {
@@ -66,32 +85,33 @@ __device__ void turn(float (&a)[n], float (&b)[n], const float (&c)[n], const fl
   }
 }
 
-// Sums over the `width` threads that share rows; every one of them gets them. All threads of the block call it.
+// Sums over the threads of a group; every one of them gets them. All threads of the block call it, a loop with `turn` 0 and 1 in turns: the
+// sums before these may still be read.
 template <int count>
-__device__ void row_sums(float (&x)[count], int width) {
+__device__ void row_sums(float (&x)[count], int width, int turn = 0) {
   for (int lanes = min(width, kWarp) / 2; lanes > 0; lanes /= 2)
 #pragma unroll
     for (int i = 0; i < count; ++i) x[i] += __shfl_xor_sync(0xffffffffu, x[i], lanes);
   if (width <= kWarp) return;
-  __shared__ float of_warps[count][kWarps];
-  const int warp = threadIdx.x / kWarp, warps = width / kWarp, first = warp / warps * warps;
-  __syncthreads();    // the sums before these have been read
+  __shared__ float of_warps[2][count][kWarps];
+  const int warps = width / kWarp, first = threadIdx.y * warps;
   if (threadIdx.x % kWarp == 0)
 #pragma unroll
-    for (int i = 0; i < count; ++i) of_warps[i][warp] = x[i];
+    for (int i = 0; i < count; ++i) of_warps[turn][i][first + threadIdx.x / kWarp] = x[i];
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < count; ++i) {
-    x[i] = 0;
-    for (int k = 0; k < warps; ++k) x[i] += of_warps[i][first + k];
-  }
+  for (int i = 0; i < count; ++i) x[i] = 0;
+#pragma unroll 1
+  for (int k = first; k < first + warps; k += 2)    // of a power of two, two at least
+#pragma unroll
+    for (int i = 0; i < count; ++i) x[i] += of_warps[turn][i][k] + of_warps[turn][i][k + 1];
 }
 
 // The number of chunks for which kernels are compiled, and the threads of a row that go with it.
 struct RowLayout {
   int width, chunks;
-  int threads() const { return width > 128 ? width : 128; }    // of a block
-  int groups() const { return threads() / width; }
+  int groups(const Cut& cut) const { return width < cut.threads ? cut.threads / width : 1; }    // of a block
+  dim3 block(const Cut& cut) const { return dim3(width, groups(cut)); }
 };
 inline int power_of_two_from(std::int64_t n) {
   int power = 1;
@@ -106,19 +126,22 @@ inline RowLayout row_layout(const NormRows& rows, bool narrow) {
   const int chunks = all <= kWarp ? 1 : all <= 4 * (narrow ? kMaxThreads : kWarp) ? 4 : 8;
   return {power_of_two_from((all + chunks - 1) / chunks), chunks};
 }
-inline RowShape row_shape(const NormRows& rows, const RowLayout& layout) {
+inline RowShape row_shape(const NormRows& rows, const RowLayout& layout, const Cut& cut) {
   const bool rotate = rows.cos;
-  return {rotate ? rows.tokens : 1,
-          rotate ? rows.heads : rows.tokens * rows.heads,
+  const auto heads = static_cast<unsigned>(rotate ? rows.heads : rows.tokens * rows.heads);
+  return {rotate ? static_cast<unsigned>(rows.tokens) : 1,
+          heads,
+          num_blocks(heads, cut.rows),
           static_cast<int>(rows.d),
           static_cast<int>(rows.j),
           layout.width,
+          1.f / static_cast<float>(rows.d),
           rows.eps,
           rows.cos,
           rows.sin};
 }
-// What a group of threads takes at a time.
-inline std::int64_t items_of(const RowShape& s, int rows_at_a_time) { return s.tokens * ((s.heads + rows_at_a_time - 1) / rows_at_a_time); }
+// Blocks for which every group has a run, but for those of the last block.
+inline unsigned blocks_of(const RowShape& s, int groups) { return num_blocks(std::int64_t{s.tokens} * s.runs, groups); }
 
 // f(T, W, chunks, rotate) as constants of the compiler: T and W by null pointers.
 template <int kChunks, bool kRotate, class F>

@@ -3,22 +3,24 @@
 namespace sheaf {
 namespace {
 
-constexpr int kRows = 4;
+constexpr Cut kCut = {.rows = 4, .threads = 128, .resident = kMaxThreads};
+constexpr int kRows = kCut.rows;
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
+__global__ void __launch_bounds__(kCut.resident) rotate(T* __restrict__ y, const T* __restrict__ x, RowShape s, float sign) {
   constexpr int n = kPacked<T>;
-  const int lane = threadIdx.x % s.width;
-  const RowRun rows = rows_of<kRows, true>(s, blockIdx.x * (blockDim.x / s.width) + threadIdx.x / s.width);
+  const int lane = threadIdx.x;
+  const Rows rows = rows_of<kRows>(s, run_of<true>(s, blockIdx.x * blockDim.y + threadIdx.y));
   if (rows.count == 0 || column_of<T, true>(s, lane, 0) >= s.d) return;
+  x += rows.at, y += rows.at;
   uint4 v[kRows][2];
 #pragma unroll
   for (int u = 0; u < kRows; ++u)
 #pragma unroll
     for (int c = 0; c < 2; ++c)
-      if (u < rows.count) v[u][c] = load_packed(x + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+      if (u < rows.count) v[u][c] = load_packed(x + u * s.d + column_of<T, true>(s, lane, c));
   float cos[n], sin[n];
-  load_angles(cos, sin, s, rows.token, lane);
+  load_angles(cos, sin, s, rows, lane);
 #pragma unroll
   for (int u = 0; u < kRows; ++u)
     if (u < rows.count) {
@@ -27,7 +29,7 @@ __global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T
       for (int c = 0; c < 2; ++c) unpack<T>(a[c], v[u][c]);
       turn(a[0], a[1], cos, sin, sign);
 #pragma unroll
-      for (int c = 0; c < 2; ++c) store_packed(pack<T>(a[c]), y + (rows.first + u) * s.d + column_of<T, true>(s, lane, c));
+      for (int c = 0; c < 2; ++c) store_packed(pack<T>(a[c]), y + u * s.d + column_of<T, true>(s, lane, c));
     }
 }
 
@@ -35,14 +37,14 @@ __global__ void __launch_bounds__(kMaxThreads) rotate(T* __restrict__ y, const T
 
 const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream) {
   const RowLayout layout = row_layout(rows, false);
-  const RowShape shape = row_shape(rows, layout);
-  const unsigned blocks = num_blocks(items_of(shape, kRows), layout.groups());
+  const RowShape shape = row_shape(rows, layout, kCut);
+  const unsigned blocks = blocks_of(shape, layout.groups(kCut));
   const auto on = static_cast<gpuStream_t>(stream);
   const float sign = inverse ? -1 : 1;
   if (rows.type == FloatType::fp32)
-    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
+    rotate<<<blocks, layout.block(kCut), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);
   else
-    rotate<<<blocks, layout.threads(), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
+    rotate<<<blocks, layout.block(kCut), 0, on>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), shape, sign);
   return launch_error();
 }
 
