@@ -86,7 +86,7 @@ TEST(MemoryLimit, computes_again_no_more_than_it_takes) {
   EXPECT_EQ(roomy.memory.total(), all.memory.total());
   std::int64_t last = all.memory.total();
   std::set<std::string> choices;
-  for (const double share : {0.999, 0.97, 0.94, 0.9, 0.85, 0.8}) {
+  for (const double share : {0.999, 0.95, 0.88, 0.8}) {
     const double limit = share * gib(all.memory.total());
     RunPlan plan;
     try {

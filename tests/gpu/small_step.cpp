@@ -14,9 +14,9 @@ namespace sheaf::testing {
 namespace {
 
 constexpr std::int64_t kBatch = 2, kSeq = 128, kVocab = 96, kWidth = 64, kKvHeads = 2, kGroup = 2, kHead = 32;
-constexpr std::int64_t kExperts = 8, kChoices = 2, kExpertWidth = 40;
+constexpr std::int64_t kExperts = 160, kChoices = 2, kExpertWidth = 40;
 
-// Of every token: 2 of 8 experts, which the input says: rounding does not change them.
+// Of every token: 2 of 160 experts, which the input says: rounding does not change them.
 Value experts(Builder& b, Value x) {
   const Value choices = b.input("choices", DType::i32, {kBatch, kSeq, kChoices}, "b s c");
   const Value scores = b.softmax(b.einsum("b s k, e k -> b s e", x, b.parameter("router", {kExperts, kWidth}, "normal", 0.1)));

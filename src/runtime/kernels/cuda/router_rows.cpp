@@ -35,21 +35,22 @@ void choose_launch(const Args& a) {
         "choose_experts");
 }
 
-at::Tensor room_for_counts(const ExpertIds& ids, const at::Tensor& like) {
-  return at::empty({num_pieces(ids.n), ids.end - ids.begin}, like.options());
+// As much for every rank, whatever its experts are: what a call takes is measured before they are known.
+at::Tensor room_for_counts(const Args& a) {
+  return at::empty({num_pieces(a.in[0].numel()), a.attrs.integer("experts")}, a.in[0].options());
 }
 bool takes_ids(const Attrs& attrs, const Types& in) {
   return is_i32(*in[0]) && (in.size() < 2 || !in[1] || is_i32(*in[1])) && attrs.integer("experts") <= kMostExpertsToSort;
 }
 void count_launch(const Args& a) {
   const ExpertIds ids{integers(a.in[0]), nullptr, a.in[0].numel(), 0, static_cast<std::int32_t>(a.out[0].numel())};
-  const at::Tensor counts = room_for_counts(ids, a.in[0]);
+  const at::Tensor counts = room_for_counts(a);
   check(count_experts_device(a.out[0].data_ptr<float>(), counts.data_ptr<std::int32_t>(), ids, current_stream()), "count_experts");
 }
 void route_launch(const Args& a) {
   const ExpertIds ids{integers(a.in[0]), a.in[1].defined() ? integers(a.in[1]) : nullptr, a.in[0].numel(),
                       static_cast<std::int32_t>(a.owner_begin), static_cast<std::int32_t>(a.owner_end)};
-  const at::Tensor counts = room_for_counts(ids, a.in[0]);
+  const at::Tensor counts = room_for_counts(a);
   check(route_device(a.out[0].data_ptr<std::int32_t>(), a.out[1].data_ptr<std::int32_t>(), a.out[0].numel(),
                      counts.data_ptr<std::int32_t>(), ids, current_stream()),
         "route");
