@@ -80,6 +80,10 @@ def tiles_and_recomputation(against):
         file, expected = against.of(model, "documents", 2)
         kept, *again = (against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.recompute={what}") for what in ("none", "selective", "block"))
         assert 0 < step_distance(metrics(kept), metrics(expected)) <= STEP_TOLERANCE, (model, name)
+        most, least = (metrics(run)[0]["peak_bytes"] for run in (kept, again[-1]))
+        limit = (most + least) / 2
+        again.append(against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.memory_limit={limit / 2**30}"))
+        assert metrics(again[-1])[0]["peak_bytes"] <= limit, (model, name)
         for other in again:
             assert numbers(other) == numbers(kept) and model_bytes(other / "model") == model_bytes(kept / "model"), (model, name)
             assert metrics(other)[0]["peak_bytes"] < metrics(kept)[0]["peak_bytes"], (model, name)

@@ -1,0 +1,14 @@
+#pragma once
+#include <string>
+
+#include "engine/config.h"
+#include "passes/pass.h"
+
+namespace sheaf {
+
+// Sets what is computed again to the least for which rank 0 plans no more than run.memory_limit: of the order nothing, `selective` block by
+// block, `block` block by block, by bisection over whole plans. model: before all passes. Returns what was chosen, for people. UserError if
+// nothing fits, or if run.recompute is given as well.
+std::string fit_memory_limit(const RunConfig& config, const Graph& model, Options& options);
+
+}    // namespace sheaf
