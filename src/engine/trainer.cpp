@@ -22,6 +22,7 @@
 #include "engine/profile.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
+#include "engine/slow_calls.h"
 #include "engine/step_graph.h"
 #include "engine/weights.h"
 #include "models/model.h"
@@ -283,6 +284,7 @@ class Run {
         human_bytes(static_cast<double>(executor_.planned_bytes())), human_bytes(static_cast<double>(executor_.memory().persistent_bytes)),
         human_bytes(static_cast<double>(executor_.memory().arena_bytes))));
     if (const std::string graphs = executor_.graphs(); !graphs.empty()) log_->say(graphs);
+    for (const std::string& line : slow_calls(graph, executor_.rank(), in_.device, in_.deterministic())) log_->say(line);
     if (rank_.count > 1)
       for (const std::string& line : plan_summary(graph, executor_.memory())) log_->say(line);
     if (evaluator_) log_->say(fmt::format("held out: {} rows", evaluator_->rows().count()));

@@ -46,7 +46,7 @@ def fits(model, on):
 
 
 class Routed(Against):
-    SUMMED_OTHERWISE = tuple(f"run.tile_rows={rows}" for rows in (3, 5, 7, 11, 13, 17, 19, 23))
+    SUMMED_OTHERWISE = (*(f"run.tile_rows={rows}" for rows in (3, 7, 13, 19)), *(f"gradient_accumulation_steps={m}" for m in (1, 2, 4)))
     dead = 0    # layers that left an expert without tokens in the first step
 
     def file(self, model, packing, accumulation):

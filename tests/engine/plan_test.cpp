@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/slow_calls.h"
 #include "engine/step_graph.h"
 #include "ops/op_table.h"
 #include "runtime/scratch_plan.h"
@@ -106,6 +107,17 @@ TEST(MemoryLimit, computes_again_no_more_than_it_takes) {
 TEST(MemoryLimit, that_nothing_meets_is_an_error) {
   EXPECT_THROW(plan_within("0.001"), UserError);
   EXPECT_THROW(run_of(kMiddle, 1, {"run.memory_limit=0"}), UserError);
+}
+
+// Whether a device has a kernel, the build knows: this test is about what is said where there is none, as for attention in fp32.
+TEST(SlowCalls, are_named_once_each_with_their_number) {
+  const RunConfig run = run_of(kMiddle, 1);
+  const Graph graph = training_step(run, run.model.config, parse_model_config(run.model.config), {}).graph;
+  const std::vector<std::string> lines = slow_calls(graph, 0, DeviceKind::cuda, true);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[0].find("WARNING: 1 calls of attention of fp32[2, 256, 2, 4, 64]"), 0U) << lines[0];
+  EXPECT_EQ(lines[1].find("WARNING: 1 calls of attention_grad of fp32"), 0U) << lines[1];
+  EXPECT_TRUE(slow_calls(graph, 0, DeviceKind::cpu, true).empty());
 }
 
 }    // namespace

@@ -184,7 +184,7 @@ TEST_F(CudnnAttentionRows, deterministic_row_gives_the_same_bits) {
   }
 }
 
-// The rows do not take these (kMaxQueryDim of attention_cudnn.cpp), so cuDNN is asked past them. Skipped with its words where it refuses.
+// The one case of head dims above 128. Skipped with cuDNN's words where it refuses.
 TEST_F(CudnnAttentionRows, head_dims_of_mla) {
   std::string refused;
   for (const bool documents : {false, true}) {

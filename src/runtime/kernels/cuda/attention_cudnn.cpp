@@ -240,8 +240,11 @@ void run_grad(const Args& a, bool deterministic) {
         "attention_sinks_grad");
 }
 
-// Of q and k, and of v, that the rows take. MLA's are 192 and 128: `head_dims_of_mla` of tests/gpu/attention_test.cpp asks cuDNN for them.
-constexpr std::int64_t kMaxQueryDim = 128, kMaxValueDim = 128;
+// Of q and k, and of v. Those of MLA (DeepSeek) are one case of its own: cuDNN 9.19 has plans for it on Hopper.
+bool takes_head_dims(std::int64_t d, std::int64_t e) {
+  const auto plain = [](std::int64_t n) { return n > 0 && n % 8 == 0 && n <= 128; };
+  return (plain(d) && plain(e)) || (d == 192 && e == 128);
+}
 
 // `optional`: the first of ends, sinks.
 bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
@@ -251,8 +254,7 @@ bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
     if (in[i]->dtype != in[0]->dtype && in[i]->dtype != DType::fp32) return false;    // lse is fp32
   const Type &q = *in[0], &k = *in[1], &v = *in[2];
   if (!is_half(q) || k.dtype != q.dtype || v.dtype != q.dtype) return false;
-  const auto head_dim = [](std::int64_t d, std::int64_t most) { return d > 0 && d % 8 == 0 && d <= most; };
-  if (!head_dim(q.shape[4], kMaxQueryDim) || !head_dim(v.shape[3], kMaxValueDim)) return false;
+  if (!takes_head_dims(q.shape[4], v.shape[3])) return false;
   const std::int64_t s = q.shape[1], u = k.shape[1];
   const bool causal = attrs.flag("causal"), window = attrs.integer("window") > 0;
   return s > 1 && u > 1 && num_elements(q.shape) > 0 && (s == u || !causal) && (causal || !window);

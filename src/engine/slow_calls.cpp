@@ -1,0 +1,33 @@
+#include "engine/slow_calls.h"
+
+#include <map>
+
+#include "base/text.h"
+#include "ops/op_table.h"
+#include "runtime/scratch_plan.h"
+
+namespace sheaf {
+
+std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, DeviceKind device, bool deterministic) {
+  if (device == DeviceKind::cpu) return {};
+  const std::vector<Type> local = local_types(graph, rank);
+  std::map<std::string, int> counts;    // by what they are
+  for (const Segment s : {Segment::first, Segment::epilogue})
+    for (const Node& node : graph.nodes(s)) {
+      if (node.op != &op(OpId::attention) && node.op != &op(OpId::attention_grad) && node.op != &op(OpId::grouped_einsum)) continue;
+      Types in;
+      std::string operands;
+      for (const Value v : node.in) {
+        in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
+        if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
+      }
+      if (!kernel_of_call(node, in, device, deterministic)) ++counts[std::string(node.op->name) + " of" + operands];
+    }
+  std::vector<std::string> lines;
+  for (const auto& [what, count] : counts)
+    lines.push_back(
+        fmt::format("WARNING: {} calls of {} have no kernel on this device: they are composed of smaller ones, far slower", count, what));
+  return lines;
+}
+
+}    // namespace sheaf
