@@ -8,10 +8,6 @@
 namespace sheaf {
 namespace {
 
-bool has(const Rule::Factors& factors, const std::string& factor) {
-  return std::find(factors.begin(), factors.end(), factor) != factors.end();
-}
-
 // Its elements are not read: it says how long a dim of the result is.
 bool gives_extents_only(const Node& node, std::size_t operand) {
   return node.op->operands[std::min(operand, node.op->operands.size() - 1)] == "like" ||

@@ -126,12 +126,17 @@ Shape shape_of(const Rule::Factors& factors, const Extents& extents) {
   return shape;
 }
 
+std::int64_t dim_of(const Rule::Factors& factors, std::string_view factor) {
+  return std::find(factors.begin(), factors.end(), factor) - factors.begin();
+}
+bool has(const Rule::Factors& factors, std::string_view factor) { return dim_of(factors, factor) < std::ssize(factors); }
+
 double product_flops(const Rule& rule, const Extents& extents) {
   double flops = 1;
   bool summed = false;
   for (const auto& [factor, extent] : extents.of) {
     flops *= static_cast<double>(extent);
-    summed |= !rule.out.empty() && std::find(rule.out[0].begin(), rule.out[0].end(), factor) == rule.out[0].end();
+    summed |= !rule.out.empty() && !has(rule.out[0], factor);
   }
   return summed && rule.in.size() > 1 ? 2 * flops : flops;
 }

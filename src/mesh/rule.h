@@ -33,6 +33,10 @@ struct Rule {
   bool is_full(const std::string& factor) const { return full.contains(factor) || (full.contains("..") && factor.starts_with("..")); }
 };
 
+// Whether a factor is among these, and which dim is its: their number if it is none of them.
+bool has(const Rule::Factors& factors, std::string_view factor);
+std::int64_t dim_of(const Rule::Factors& factors, std::string_view factor);
+
 // The same rule with `..` replaced by factors "..0", "..1" for these operands. Throws UserError if the numbers of dims do not fit.
 Rule expanded(const Rule& rule, const std::vector<std::size_t>& in_ndims, std::string_view op);
 

@@ -1,7 +1,5 @@
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
-
 #include "base/text.h"
 #include "mesh/rule.h"
 #include "ops/builder.h"
@@ -24,8 +22,7 @@ OpDef broadcast() {
                 const Rule rule = Rule::parse(a.attrs.text("rule"));
                 at::Tensor x = a.in[0];
                 for (std::size_t d = 0; d < rule.out[0].size(); ++d)
-                  if (std::find(rule.in[0].begin(), rule.in[0].end(), rule.out[0][d]) == rule.in[0].end())
-                    x = x.unsqueeze(static_cast<std::int64_t>(d));
+                  if (!has(rule.in[0], rule.out[0][d])) x = x.unsqueeze(static_cast<std::int64_t>(d));
                 a.out[0].copy_(x.expand_as(a.out[0]));
               },
           .exact = true,

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <unordered_map>
 
 namespace sheaf {
@@ -10,9 +9,6 @@ namespace {
 
 using Factors = Rule::Factors;
 using Dims = std::vector<std::int64_t>;
-
-bool contains(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
-std::int64_t dim_of(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) - factors.begin(); }
 
 // t with dims grouped: one dim per group, as a view; nullopt if the strides of a group do not merge.
 std::optional<at::Tensor> grouped(const at::Tensor& t, const Factors& factors, std::initializer_list<const Factors*> groups) {
@@ -47,10 +43,10 @@ at::Tensor grouped_or_copied(const at::Tensor& t, const Factors& factors, std::i
 Contraction contraction(const Rule& rule) {
   Contraction c{.out = rule.out[0]};
   const Factors &x = rule.in[0], &y = rule.in[1];
-  for (const std::string& f : c.out) (contains(x, f) ? contains(y, f) ? c.batch : c.m : c.n).push_back(f);
+  for (const std::string& f : c.out) (has(x, f) ? has(y, f) ? c.batch : c.m : c.n).push_back(f);
   const auto keep = [&](const Factors& from, const Factors& other, Factors& kept, Dims& summed) {
     for (std::size_t d = 0; d < from.size(); ++d)
-      if (contains(c.out, from[d]) || contains(other, from[d]))
+      if (has(c.out, from[d]) || has(other, from[d]))
         kept.push_back(from[d]);
       else
         summed.push_back(static_cast<std::int64_t>(d));
@@ -58,7 +54,7 @@ Contraction contraction(const Rule& rule) {
   keep(x, y, c.x, c.x_only);
   keep(y, x, c.y, c.y_only);
   for (const std::string& f : c.x)
-    if (contains(c.y, f) && !contains(c.out, f)) c.k.push_back(f);
+    if (has(c.y, f) && !has(c.out, f)) c.k.push_back(f);
   return c;
 }
 
@@ -72,10 +68,10 @@ const Contraction& contraction(const Attrs& einsum) {
 at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out) {
   Dims order;
   for (const std::string& f : out)
-    if (contains(from, f)) order.push_back(dim_of(from, f));
+    if (has(from, f)) order.push_back(dim_of(from, f));
   at::Tensor view = x.permute(order);
   for (std::size_t d = 0; d < out.size(); ++d)
-    if (!contains(from, out[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));
+    if (!has(from, out[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));
   return view;
 }
 

@@ -5,7 +5,6 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sum.h>
 
-#include <algorithm>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -20,7 +19,6 @@ namespace {
 using Factors = Rule::Factors;
 using Dims = std::vector<std::int64_t>;
 
-bool has(const Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
 std::string text(const Factors& factors) { return factors.empty() ? "()" : join(factors, " "); }
 
 void sum_only(const Rule& rule, const at::Tensor& x, const at::Tensor& out_given) {

@@ -11,7 +11,7 @@ static std::string einsum_add_rule(const Attrs& attrs, const Types&) {
   Rule::Factors summed;
   for (const Rule::Factors& in : rule.in)
     for (const std::string& f : in)
-      if (std::find(rule.out[0].begin(), rule.out[0].end(), f) == rule.out[0].end()) summed.push_back(f);
+      if (!has(rule.out[0], f)) summed.push_back(f);
   return text(rule.out[0]) + ", " + attrs.text("rule") + (summed.empty() ? "" : "; full " + join(summed, " "));
 }
 

@@ -144,11 +144,8 @@ void Assigner::decide_partials(const Node& node, const Rule& rule, const Values&
 }
 
 Placement Assigner::home_of(const Assignment& a, const Rule::Factors& factors, Placement p) const {
-  const auto dim_of = [&](const std::string& f) {
-    return static_cast<std::size_t>(std::find(factors.begin(), factors.end(), f) - factors.begin());
-  };
   for (const auto& [atom, from, to, home] : a.landed) {
-    const std::size_t f = dim_of(from), t = dim_of(to);
+    const auto f = static_cast<std::size_t>(dim_of(factors, from)), t = static_cast<std::size_t>(dim_of(factors, to));
     if (f == factors.size()) continue;
     if (t < factors.size()) std::erase(p.dims[t], atom);
     p.partial &= ~bit(atom);

@@ -107,12 +107,10 @@ class Recompute {
   // Sums over a factor that its first operand shares with another: matrix products, attention.
   bool is_product(const Node& node) const {
     const Rule rule = rule_for(*node.op, node.attrs, graph_.types(node.in));
-    const auto has = [](const std::vector<Rule::Factors>& all, std::size_t from, const std::string& f) {
-      return std::any_of(all.begin() + static_cast<std::ptrdiff_t>(from), all.end(),
-                         [&](const Rule::Factors& of) { return std::find(of.begin(), of.end(), f) != of.end(); });
-    };
-    return std::any_of(rule.in[0].begin(), rule.in[0].end(),
-                       [&](const std::string& f) { return has(rule.in, 1, f) && !has(rule.out, 0, f); });
+    return std::any_of(rule.in[0].begin(), rule.in[0].end(), [&](const std::string& f) {
+      const auto it_has = [&](const Rule::Factors& factors) { return has(factors, f); };
+      return std::any_of(rule.in.begin() + 1, rule.in.end(), it_has) && std::none_of(rule.out.begin(), rule.out.end(), it_has);
+    });
   }
 
   // What the backward reads in place of v.

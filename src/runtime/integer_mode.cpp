@@ -26,15 +26,13 @@ at::Tensor mix(const at::Tensor& x, std::int64_t salt) {
   return out;
 }
 
-bool has(const Rule::Factors& factors, const std::string& f) { return std::find(factors.begin(), factors.end(), f) != factors.end(); }
-
 // x with its dims in the order of `joint`, size 1 where it lacks a factor; a factor that is not in `joint` has extent 1.
 at::Tensor aligned(at::Tensor x, Rule::Factors from, const Rule::Factors& joint) {
   for (std::size_t d = from.size(); d-- > 0;)
     if (!has(joint, from[d])) x = x.select(static_cast<std::int64_t>(d), 0), from.erase(from.begin() + static_cast<std::ptrdiff_t>(d));
   std::vector<std::int64_t> order;
   for (const std::string& f : joint)
-    if (has(from, f)) order.push_back(std::find(from.begin(), from.end(), f) - from.begin());
+    if (has(from, f)) order.push_back(dim_of(from, f));
   at::Tensor view = x.permute(order);
   for (std::size_t d = 0; d < joint.size(); ++d)
     if (!has(from, joint[d])) view = view.unsqueeze(static_cast<std::int64_t>(d));

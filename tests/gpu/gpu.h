@@ -38,6 +38,13 @@ inline double relative_error(const at::Tensor& a, const at::Tensor& b) {
 // Normal numbers, rounded to `dtype`, on the host.
 at::Tensor normal(const Shape& shape, at::ScalarType dtype, std::uint64_t seed);
 
+// A case of einsum.
+struct Product {
+  const char *name, *rule;
+  Shape x, y;
+};
+inline std::ostream& operator<<(std::ostream& out, const Product& p) { return out << p.rule; }
+
 // The op's own kernel on these tensors; outputs as its rule and dtypes say, on the device of the first operand. Absent operands: undefined.
 std::vector<at::Tensor> run_portable(std::string_view op, const std::vector<at::Tensor>& in, const Attrs& attrs);
 // The row that CUDA takes for these tensors; nullptr: none.

@@ -11,12 +11,6 @@ using namespace sheaf::testing;
 
 namespace {
 
-struct Product {
-  const char *name, *rule;
-  Shape x, y;
-};
-std::ostream& operator<<(std::ostream& out, const Product& p) { return out << p.rule; }
-
 class WideProduct : public Gpu, public ::testing::WithParamInterface<Product> {};
 
 // A bf16 intermediate would show as an error of about 2e-3.

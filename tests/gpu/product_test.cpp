@@ -13,12 +13,6 @@ using namespace sheaf::testing;
 
 namespace {
 
-struct Product {
-  const char *name, *rule;
-  Shape x, y;
-};
-std::ostream& operator<<(std::ostream& out, const Product& p) { return out << p.rule; }
-
 Attrs attrs_of(const char* rule, const char* dtype) { return {{"rule", Text(rule)}, {"dtype", Text(dtype)}}; }
 
 // fp32 results: rounding of sums of up to 1,024 products. Results in 16 bits are rounded once, by at most 2^-9 in bf16 and 2^-12 in fp16 of
