@@ -25,10 +25,18 @@ TEST(SplitFloat, is_the_number_bit_for_bit) {
       EXPECT_EQ(bits(join_float(parts)), bits(x)) << std::hex << bits(x);
       // The nearest bf16: no further than half of what lies between two of them. In doubles, where Inf is the next power of two.
       const double step = std::ldexp(1.0, std::max(std::ilogb(x == 0 ? 1e-45f : x), -126) - 7);
-      if (std::isfinite(x) && std::isfinite(of_high(parts)))
+      if (std::isfinite(x) && std::isfinite(of_high(parts))) {
         EXPECT_LE(std::abs(double{of_high(parts)} - double{x}), step / 2) << std::hex << bits(x);
-      if (lower == 0x8000u && std::isfinite(of_high(parts)))    // a tie
+      }
+      if (lower == 0x8000u && std::isfinite(of_high(parts))) {    // a tie
         EXPECT_GT(std::abs(of_high(parts)), std::abs(x)) << std::hex << bits(x);
+      }
+      // To nearest even, the two differ in ties alone.
+      if (lower == 0x8000u) {
+        EXPECT_EQ(bf16_bits(x) & 1u, 0u) << std::hex << bits(x);
+      } else {
+        EXPECT_EQ(bf16_bits(x), parts.high) << std::hex << bits(x);
+      }
     }
 }
 
