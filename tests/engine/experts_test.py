@@ -46,7 +46,8 @@ def fits(model, on):
 
 
 class Routed(Against):
-    SUMMED_OTHERWISE = (*(f"run.tile_rows={rows}" for rows in (3, 7, 13, 19)), *(f"gradient_accumulation_steps={m}" for m in (1, 2, 4)))
+    SUMMED_OTHERWISE = (*(f"run.tile_rows={rows}" for rows in (3, 7, 13, 19)), *(f"gradient_accumulation_steps={m}" for m in (1, 2, 4)),
+                        *(f"optimizer.params.betas=[0.9, {beta}]" for beta in (0.9499999, 0.9500001)))
     dead = 0    # layers that left an expert without tokens in the first step
 
     def file(self, model, packing, accumulation):

@@ -131,8 +131,9 @@ def step_distance(found, expected):
 class Against:
     """One rank's runs, each made once, and what runs on meshes are beside them."""
 
-    # Settings with which one rank adds in another order. A kind of models whose curves may part for that alone (a router's near tie) names
-    # some: what differs from one rank must be what one of these computes.
+    # Settings with which one rank adds in another order, or that differ from its own in the last bits. A kind of models whose curves may part
+    # for that alone (a router's near tie, an activation at a clamp's corner) names some: what differs from one rank must be what one of these
+    # computes.
     SUMMED_OTHERWISE = ()
 
     def __init__(self, runs):
