@@ -7,7 +7,6 @@
 #include "base/text.h"
 #include "engine/plan_report.h"
 #include "runtime/device.h"
-#include "runtime/executor.h"
 #include "runtime/scratch_plan.h"
 
 namespace sheaf {
@@ -16,7 +15,8 @@ namespace {
 // The further in the order, the less memory and the more time.
 class Fitting {
  public:
-  Fitting(const RunConfig& config, const Graph& model, const Options& options) : config_(config), model_(model), options_(options) {
+  Fitting(const RunConfig& config, const Graph& model, DeviceKind device, const Options& options)
+      : config_(config), model_(model), device_(device), options_(options) {
     for (const Node& node : model.nodes(Segment::first)) blocks_ += node.note == "residual";
   }
 
@@ -24,19 +24,19 @@ class Fitting {
   std::string fit(Options& options) {
     const double limit = *config_.run.memory_limit * kGiB;
     std::int64_t low = 0, high = 2 * blocks_;    // the first that fits is among [low, high]
-    if (planned(0) <= limit) {
+    double bytes = planned(0);                   // of `high`
+    if (bytes <= limit) {
       high = 0;
-    } else if (const double least = planned(high); least > limit) {
+    } else if (bytes = planned(high); bytes > limit) {
       user_error(
           "run.memory_limit: found {}, but a rank plans for {} even where all is computed again; allow more, or take a smaller "
-          "micro-batch, "
-          "shorter rows, more ranks or a higher ZeRO stage",
-          human_bytes(limit), human_bytes(least));
+          "micro-batch, shorter rows, more ranks or a higher ZeRO stage",
+          human_bytes(limit), human_bytes(bytes));
     }
     while (low < high) {
       const std::int64_t middle = (low + high) / 2;
-      if (planned(middle) <= limit)
-        high = middle;
+      if (const double found = planned(middle); found <= limit)
+        high = middle, bytes = found;
       else
         low = middle + 1;
     }
@@ -44,7 +44,7 @@ class Fitting {
     const std::string what = high == 0 ? "nothing is computed again"
                                        : fmt::format("recomputation {} in {} of {} blocks{}", options.recompute, options.recompute_blocks,
                                                      blocks_, options.recompute == "block" ? ", selective in the others" : "");
-    return fmt::format("run.memory_limit {}: {}, {} planned", human_bytes(limit), what, human_bytes(planned(high)));
+    return fmt::format("run.memory_limit {}: {}, {} planned", human_bytes(limit), what, human_bytes(bytes));
   }
 
  private:
@@ -59,15 +59,13 @@ class Fitting {
     Options options = options_;
     set(options, place);
     const Graph graph = RunPasses()(model_, training_passes(), options);
-    const bool cuda = config_.run.device.empty() ? default_device() == DeviceKind::cuda : config_.run.device == "cuda";
     std::int64_t bytes = 0;
     std::exception_ptr failed;
     std::thread([&] {
       try {
         enter_rank_thread(DeviceKind::cpu, static_cast<int>(config_.parallel.ranks), 0);
-        const ScratchPlan scratch = plan_scratch(graph, {.device = cuda ? DeviceKind::cuda : DeviceKind::cpu,
-                                                         .deterministic = config_.run.deterministic.value_or(!cuda),
-                                                         .known = &known_});
+        const ScratchPlan scratch = plan_scratch(
+            graph, {.device = device_, .deterministic = config_.run.deterministic.value_or(device_ == DeviceKind::cpu), .known = &known_});
         bytes = memory_use(graph, plan_memory(graph, scratch.bytes)).total();
       } catch (...) {
         failed = std::current_exception();
@@ -79,6 +77,7 @@ class Fitting {
 
   const RunConfig& config_;
   const Graph& model_;
+  DeviceKind device_;
   const Options& options_;
   std::int64_t blocks_ = 0;
   KnownScratch known_;
@@ -86,11 +85,11 @@ class Fitting {
 
 }    // namespace
 
-std::string fit_memory_limit(const RunConfig& config, const Graph& model, Options& options) {
+std::string fit_memory_limit(const RunConfig& config, const Graph& model, DeviceKind device, Options& options) {
   if (!config.run.recompute.empty())
     user_error("run.memory_limit: chooses what is computed again, and run.recompute says {}; give one of them",
                quote(config.run.recompute));
-  return Fitting(config, model, options).fit(options);
+  return Fitting(config, model, device, options).fit(options);
 }
 
 }    // namespace sheaf

@@ -44,7 +44,7 @@ RunPlan plan_run(const RunConfig& config, double load) {
                      : source.config.is_string() ? read_json(source.config.get<std::string>())
                                                  : source.config;
   const ModelConfig parsed = parse_model_config(model, where);
-  StepOptions options{.where = where};
+  StepOptions options{.where = where, .device = plan.device};
   if (config.data.packing == Packing::documents) {
     options.documents = std::max<std::int64_t>(1, config.data.seq_len / kTokensOfDocument);
     plan.assumptions.push_back(fmt::format("packed rows have up to {} documents (the data was not read)", options.documents));

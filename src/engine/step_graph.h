@@ -5,13 +5,15 @@
 #include "engine/config.h"
 #include "models/model_config.h"
 #include "passes/pass.h"
+#include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
 
 struct StepOptions {
-  std::int64_t documents = 0;           // the most that a row of the corpus has; 0: rows are not packed by documents
-  std::string dump_ir;                  // a folder: the graph after every pass; "": none
-  std::string where = "config.json";    // what errors name
+  std::int64_t documents = 0;             // the most that a row of the corpus has; 0: rows are not packed by documents
+  std::string dump_ir;                    // a folder: the graph after every pass; "": none
+  std::string where = "config.json";      // what errors name
+  DeviceKind device = DeviceKind::cpu;    // for whose kernels run.memory_limit is met
 };
 struct TrainingStep {
   Graph graph;

@@ -143,7 +143,8 @@ struct Inputs {
       eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
     }
     TrainingStep made =
-        training_step(config, source.config, model, {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where});
+        training_step(config, source.config, model,
+                      {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where, .device = device});
     step = std::move(made.graph), chosen = std::move(made.chosen);
   }
 
