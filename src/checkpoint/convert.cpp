@@ -46,13 +46,6 @@ std::uint16_t to_fp16(float value) {
   return static_cast<std::uint16_t>(half | sign);
 }
 
-std::uint16_t to_bf16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const std::uint32_t nan = (bits >> 16) | 0x40u;    // quiet: cutting off the payload must not leave an infinity
-  return static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
-
 void to_fp32(DType from, const void* source, float* target, std::int64_t count) {
   switch (from) {
     case DType::bf16:
@@ -84,13 +77,13 @@ void from_fp32(const float* source, DType to, void* target, std::int64_t count) 
 }    // namespace
 
 void bf16_to_fp32(const void* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(load<std::uint16_t>(from, i)) << 16);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = float_of_bf16(load<std::uint16_t>(from, i));
 }
 void fp16_to_fp32(const void* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = from_fp16(load<std::uint16_t>(from, i));
 }
 void fp32_to_bf16(const float* from, void* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) store(to, i, to_bf16(from[i]));
+  for (std::int64_t i = 0; i < count; ++i) store(to, i, bf16_bits(from[i]));
 }
 void fp32_to_fp16(const float* from, void* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) store(to, i, to_fp16(from[i]));

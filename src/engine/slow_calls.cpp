@@ -12,17 +12,16 @@ std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, Devic
   if (device == DeviceKind::cpu) return {};
   const std::vector<Type> local = local_types(graph, rank);
   std::map<std::string, int> counts;    // by what they are
-  for (const Segment s : {Segment::first, Segment::epilogue})
-    for (const Node& node : graph.nodes(s)) {
-      if (node.op != &op(OpId::attention) && node.op != &op(OpId::attention_grad) && node.op != &op(OpId::grouped_einsum)) continue;
-      Types in;
-      std::string operands;
-      for (const Value v : node.in) {
-        in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
-        if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
-      }
-      if (!kernel_of_call(node, in, device, deterministic)) ++counts[std::string(node.op->name) + " of" + operands];
+  for (const Node& node : graph.nodes(Segment::first)) {
+    if (node.op != &op(OpId::attention) && node.op != &op(OpId::attention_grad) && node.op != &op(OpId::grouped_einsum)) continue;
+    Types in;
+    std::string operands;
+    for (const Value v : node.in) {
+      in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
+      if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
     }
+    if (!kernel_of_call(node, in, device, deterministic)) ++counts[std::string(node.op->name) + " of" + operands];
+  }
   std::vector<std::string> lines;
   for (const auto& [what, count] : counts)
     lines.push_back(

@@ -37,7 +37,7 @@ class NodeCheck {
       const Placement& out = placement(node_.out[o]);
       std::uint32_t summed = 0;
       for (const auto& [factor, atoms] : of_)
-        if (std::find(rule_.out[o].begin(), rule_.out[o].end(), factor) == rule_.out[o].end()) summed |= mask(atoms);
+        if (!has(rule_.out[o], factor)) summed |= mask(atoms);
       for (std::size_t d = 0; d < rule_.out[o].size(); ++d)
         if (dim(out, d) != atoms_of(rule_.out[o][d])) fail(fmt::format("output {} is not cut as factor {} is", o, rule_.out[o][d]));
       if (out.partial != (summed | passing)) fail(fmt::format("output {} is not partial over what its rule sums", o));

@@ -70,7 +70,7 @@ std::string Rule::print() const {
 
 Rule expanded(const Rule& rule, const std::vector<std::size_t>& in_ndims, std::string_view op) {
   if (rule.in.size() != in_ndims.size()) user_error("{}: takes {} operands, {} were given", op, rule.in.size(), in_ndims.size());
-  const auto has_dots = [](const Rule::Factors& f) { return std::find(f.begin(), f.end(), "..") != f.end(); };
+  const auto has_dots = [](const Rule::Factors& f) { return has(f, ".."); };
   std::size_t num_dots = 0, from = rule.in.size();
   for (std::size_t i = 0; i < rule.in.size(); ++i) {
     const std::size_t wanted = rule.in[i].size() - has_dots(rule.in[i]);

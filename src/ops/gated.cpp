@@ -4,8 +4,6 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "mesh/rule.h"
 #include "ops/builder.h"
@@ -15,9 +13,8 @@ namespace sheaf {
 
 std::int64_t gate_dim(const Attrs& attrs) {
   const Rule rule = Rule::parse(attrs.text("rule"));
-  const auto g = std::find(rule.in[0].begin(), rule.in[0].end(), "g");
-  SHEAF_CHECK(g != rule.in[0].end(), "gated: no factor g in '{}'", attrs.text("rule"));
-  return g - rule.in[0].begin();
+  SHEAF_CHECK(has(rule.in[0], "g"), "gated: no factor g in '{}'", attrs.text("rule"));
+  return dim_of(rule.in[0], "g");
 }
 
 static at::Tensor activated(const at::Tensor& x, const Attrs& attrs) {

@@ -17,8 +17,8 @@ DynamicRows::DynamicRows(const Graph& graph, const std::vector<Type>& local, std
   for (const Segment s : kSegments) {
     std::map<Value, std::size_t> last;
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n)
-      for (const auto* side : {&graph.nodes(s)[n].in, &graph.nodes(s)[n].out})
-        for (const Value v : *side)
+      for (const auto* values : {&graph.nodes(s)[n].in, &graph.nodes(s)[n].out})
+        for (const Value v : *values)
           if (v && graph.has_dynamic_rows(v)) last[v] = n;
     for (const auto& [v, n] : last) last_read_[static_cast<std::size_t>(s)][n].push_back(v);
   }

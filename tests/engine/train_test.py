@@ -85,6 +85,10 @@ def relative_errors(found, expected):
     return errors
 
 
+def furthest(found, expected, key):
+    return max(abs(m[key] - e[key]) / abs(e[key]) for m, e in zip(found, expected, strict=True))
+
+
 def step_errors(model, metrics, expected):
     check_metrics(metrics, 4 * 24, ({"load"} if model in FAMILIES | VARIANTS else set()) | expected[0].keys() & {"aux_loss"})
     for m, e in zip(metrics, expected, strict=True):
@@ -135,8 +139,7 @@ def bf16_stays_near(temporary):
     metrics = train("train_qwen3", temporary / "bf16", "bf16.enabled=true")
     check_metrics(metrics, 4 * 24)
     assert not all(close(m["loss"], e["loss"], STEP_TOLERANCE) for m, e in zip(metrics, expected)), "this was fp32"
-    worst = max(abs(m["loss"] - e["loss"]) / e["loss"] for m, e in zip(metrics, expected))
-    norm = max(abs(m["grad_norm"] - e["grad_norm"]) / e["grad_norm"] for m, e in zip(metrics, expected))
+    worst, norm = (furthest(metrics, expected, key) for key in ("loss", "grad_norm"))
     final, before = load_file(ORACLE / "train_qwen3" / "final.safetensors"), weights(ORACLE / "qwen3")
     found = weights(temporary / "bf16" / "model")
     assert all(t.dtype == torch.float32 for t in found.values()), "the input's dtype: fp32"
@@ -176,7 +179,7 @@ def split_masters_are_the_same_numbers(temporary):
         shutil.copytree(temporary / f"masters-{how}", temporary / output, ignore=shutil.ignore_patterns("model", "step_00000020"))
         resumed = trained(other, output, "--resume")
         for expected in runs.values():
-            loss, norm = (max(abs(m[key] - e[key]) / e[key] for m, e in zip(resumed, expected)) for key in ("loss", "grad_norm"))
+            loss, norm = (furthest(resumed, expected, key) for key in ("loss", "grad_norm"))
             print(f"masters: {how} -> {other}: worst loss {loss:.1e}, norm {norm:.1e}")
             assert loss <= 2 * 2**-9 and norm <= 8 * 2**-9, (how, other)
         if how == other:
@@ -204,7 +207,7 @@ def moments_in_bf16(temporary):
         output = f"moments-{bf16}-{other}"
         shutil.copytree(temporary / f"moments-{bf16}", temporary / output, ignore=shutil.ignore_patterns("model", "step_00000020"))
         resumed = trained(other, output, "--resume")
-        worst = max(abs(m["loss"] - e["loss"]) / e["loss"] for run in runs.values() for m, e in zip(resumed, run, strict=True))
+        worst = max(furthest(resumed, run, "loss") for run in runs.values())
         print(f"moments in bf16: {bf16} -> {other}: worst loss {worst:.1e}")
         assert worst <= 2 * 2**-9 and (bf16 != other or [m["loss"] for m in resumed] == [m["loss"] for m in runs[bf16]])
     numbers = sum(t.numel() for t in weights(ORACLE / "qwen3").values())
