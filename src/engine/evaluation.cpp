@@ -20,7 +20,8 @@ static Graph scoring_graph(const Json& model, const std::string& where, const Ro
   const ModelShape shape{.rows = at_once, .seq_len = rows.seq_len(), .documents = rows.documents()};
   Graph graph = build_model(model, shape, options.compute, Mode::score, where);
   std::vector<Pass> passes;
-  for (const char* name : {"anchor", "propagate", "remove_dead", "lower_reshards", "tile", "fuse"}) passes.push_back(find_pass(name));
+  for (const char* name : {"anchor", "propagate", "remove_dead", "lower_reshards", "tile", "fuse", "join_products"})
+    passes.push_back(find_pass(name));
   return RunPasses{}(std::move(graph), passes, options.placement);
 }
 

@@ -84,6 +84,7 @@ struct OpDef {
   // Of a fused op: the nodes that it stands for, "n = rms_norm x, w {eps}; y = rotate n, cos, sin {inverse=false} -> y" (ops/parts.h). It
   // is what the op means; rules and placements are checked on the parts, before they are fused.
   std::string_view parts;
+  bool joined = false;      // it stands for several einsums: their placements are checked before they are joined
   bool exact = false;       // the kernel is exact on int64: integer mode uses it
   bool in_place = false;    // out[i] may share storage with in[i] of equal type
   bool view = false;        // an output is a part of an operand, or the operands are parts of the output: storage only, the kernel is for

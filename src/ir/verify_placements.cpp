@@ -144,7 +144,8 @@ void verify_placements(const Graph& graph) {
         for (const Value v : node.out)
           if (!graph.type(v).shape.empty()) packed[static_cast<std::size_t>(v.id)] = true;
       // A fused op's parts were checked before they were fused, and what a chunk is on a mesh no rule says (verify_moves).
-      if (of_packs || is_move(*node.op) || exchanges_rows(*node.op) || !node.op->parts.empty() || node.op->view) continue;
+      if (of_packs || is_move(*node.op) || exchanges_rows(*node.op) || !node.op->parts.empty() || node.op->joined || node.op->view)
+        continue;
       if (node.op->name != "set" && node.op->name != "accumulate") {
         NodeCheck(graph, node).run();
         continue;

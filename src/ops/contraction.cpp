@@ -1,8 +1,9 @@
-#include "ops/contraction.h"
-
 #include <ATen/ops/empty.h>
 
 #include <unordered_map>
+
+#include "base/text.h"
+#include "ops/matrices.h"
 
 namespace sheaf {
 namespace {
@@ -58,11 +59,37 @@ Contraction contraction(const Rule& rule) {
   return c;
 }
 
-const Contraction& contraction(const Attrs& einsum) {
+const Contraction& contraction(const std::string& rule) {
   thread_local std::unordered_map<std::string, Contraction> cache;    // rules are few: one per kind of layer
-  const std::string& rule = einsum.text("rule");
   const auto found = cache.find(rule);
   return found != cache.end() ? found->second : cache.emplace(rule, contraction(Rule::parse(rule))).first->second;
+}
+const Contraction& contraction(const Attrs& einsum) { return contraction(einsum.text("rule")); }
+
+const std::vector<std::string>& joined_rules(const Attrs& attrs) {
+  thread_local std::unordered_map<std::string, std::vector<std::string>> cache;
+  std::vector<std::string>& rules = cache[attrs.text("rule")];
+  if (rules.empty())
+    for (const std::string& rule : split(attrs.text("rule"), '|')) rules.emplace_back(trimmed(rule));
+  return rules;
+}
+
+Attrs einsum_attrs(const Attrs& joined, std::size_t i) {
+  return {{"rule", Text(joined_rules(joined)[i])}, {"dtype", joined.text("dtype")}};
+}
+
+Rule as_one(const std::vector<std::string>& rules, const Factors& shared) {
+  Rule one;
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    Rule rule = Rule::parse(rules[i]);
+    for (auto* side : {&rule.in, &rule.out})
+      for (Factors& factors : *side)
+        for (std::string& f : factors)
+          if (!has(shared, f)) one.full.insert(f += std::to_string(i));
+    one.in.insert(one.in.end(), rule.in.begin(), rule.in.end());
+    one.out.insert(one.out.end(), rule.out.begin(), rule.out.end());
+  }
+  return one;
 }
 
 at::Tensor aligned(const at::Tensor& x, const Factors& from, const Factors& out) {

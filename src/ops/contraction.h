@@ -1,10 +1,5 @@
 #pragma once
-// How a binary einsum becomes one matrix product: its factors grouped by role, operands viewed (or copied) as matrices. Shared by the op's
-// own kernel and by kernel rows of einsum, which differ in the product only. ATen headers: .cpp files of ops and of kernels only.
-#include <ATen/core/Tensor.h>
-
-#include <optional>
-
+// How a binary einsum becomes one matrix product: its factors grouped by role.
 #include "ir/op.h"
 #include "mesh/rule.h"
 
@@ -21,32 +16,19 @@ struct Contraction {
 // Of the attribute `rule` of a binary einsum.
 Contraction contraction(const Rule& rule);
 // The same, parsed once per thread and rule.
+const Contraction& contraction(const std::string& rule);
 const Contraction& contraction(const Attrs& einsum);
 
-// What a product of x and y works on. They lack the dims x_only and y_only; c.k is not empty.
-struct Matrices {
-  at::Tensor a, b;                  // [m, k] and [k, n], or batches of them: views, or copies where strides do not merge
-  std::optional<at::Tensor> out;    // [m, n]: a view; none where strides do not merge
-};
-Matrices matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out);
-// A product [m, n] or a batch of them, in memory without gaps, as a view with the dims of `out`.
-at::Tensor as_output(const Contraction& c, const at::Tensor& product, const at::Tensor& out);
-
-// out := a b for matrices [m, k], [k, n] or batches of them; `out` may have any strides.
-using MatrixProduct = void (*)(at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
-
-// out := x y, by one product whose results are of dtype `product_dtype`, written straight into `out` where that is its dtype and its
-// strides allow; else copied.
-void multiply_matrices(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out, at::ScalarType product_dtype,
-                       MatrixProduct product);
+// Of einsum_each and einsum_sum, whose attribute `rule` is those of several einsums, "b s k, n k -> b s n | b s k, i k -> b s i": each of
+// them, and the attributes of an einsum of that rule.
+const std::vector<std::string>& joined_rules(const Attrs& attrs);
+Attrs einsum_attrs(const Attrs& joined, std::size_t i);
+// Rules of einsums as one. Where they have the same letters these are the same factors if they are among `shared`. Others are of one einsum
+// alone, and whole: a rule has no word for a factor that the results of the others do not depend on. On a mesh they may be cut: placements
+// are checked on the einsums.
+Rule as_one(const std::vector<std::string>& rules, const Rule::Factors& shared);
 
 // The attribute `dtype` of an einsum: of the result, `same` as operand 0. Throws UserError.
 DType einsum_dtype(const Attrs& attrs, const Types& in, std::size_t output);
-
-// out := the contraction of x and y, sums over x_only and y_only included: what einsum's own kernel does.
-void contract(const Contraction& c, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out);
-
-// x with its dims in the order of `out`, size 1 where x lacks a factor.
-at::Tensor aligned(const at::Tensor& x, const Rule::Factors& from, const Rule::Factors& out);
 
 }    // namespace sheaf

@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "mesh/rule.h"
 #include "ops/builder.h"
-#include "ops/contraction.h"
+#include "ops/matrices.h"
 
 namespace sheaf {
 namespace {

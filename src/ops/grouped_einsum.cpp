@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "ops/builder.h"
-#include "ops/contraction.h"
+#include "ops/matrices.h"
 #include "ops/routing.h"
 
 namespace sheaf {

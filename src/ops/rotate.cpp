@@ -30,6 +30,7 @@ OpDef rotate() {
                 half(a.out[0], 0).copy_(inverse ? x0.mul(c).add_(x1s) : x0.mul(c).sub_(x1s));
                 half(a.out[0], 1).copy_(inverse ? x1.mul(c).sub_(x0s) : x1.mul(c).add_(x0s));
               },
+          .in_place = true,
           .cases = {{.dims = {{"b", {2}}, {"s", {3}}, {"..", {2, 2}}, {"d", {6}}, {"j", {3}}},
                      .domain = {Real, Real, Real},
                      .attrs = {{"interleaved", false}, {"inverse", false}}},

@@ -11,7 +11,7 @@
 // pack holds what lies on one rank, and has as many elements as on the rank that holds most. What a collective writes into a state, or
 // reads, stays on its own: then it moves without a copy. States are grouped with those to which the same nodes are done, from the first
 // node on (parameters that ZeRO-3 keeps whole, beside those that it cuts; weights kept in fp32, beside those with a copy in bf16): a group
-// has the same members in every node.
+// has the same members in every node. Weights of one product (einsum_each) stay together, one after the other.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -58,6 +58,9 @@ class Flatten {
     for (const Node& node : nodes)
       if (is_move(*node.op)) moved_from_.insert(node.in.begin(), node.in.end()), moved_to_.insert(node.out.begin(), node.out.end());
     tie(nodes);
+    for (const Segment body : {Segment::first, Segment::rest})
+      for (const Node& node : graph_.nodes(body))
+        if (node.op == &op(OpId::einsum_each)) remember_product({node.in.begin() + 1, node.in.end()});
     for (std::size_t begin = 0, end = 0; begin < nodes.size(); begin = end) {
       std::set<Value> made(nodes[begin].out.begin(), nodes[begin].out.end());
       const auto reads_one = [&](const Node& node) {
@@ -72,6 +75,11 @@ class Flatten {
   }
 
  private:
+  struct Product {
+    Value first;                  // its first weight; absent: the tensor is of no product of several
+    std::int64_t elements = 0;    // of all its weights
+  };
+
   bool is_tensor_op(const Node& node) const {
     return can_join(node) && std::any_of(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
   }
@@ -98,6 +106,18 @@ class Flatten {
     for (const Node& node : nodes)
       if (is_tensor_op(node)) nodes_of_[tied(a_tensor_of(node))] += fmt::format("{}{} ", node.op->name, stays_alone(node) ? " alone" : "");
   }
+  void remember_product(const Values& weights) {
+    Product product{weights[0]};
+    for (const Value w : weights) {
+      if (graph_[w].kind != ValueKind::state || !tied_.contains(w)) return;
+      product.elements += graph_.local_elements(w);
+    }
+    for (const Value w : weights) products_.emplace(tied(w), product);
+  }
+  Product product_of(const Node& node) {
+    const auto found = products_.find(tied(a_tensor_of(node)));
+    return found == products_.end() ? Product{{}, graph_.local_elements(a_tensor_of(node))} : found->second;
+  }
   Value a_tensor_of(const Node& node) const {
     return *std::find_if(node.in.begin(), node.in.end(), [&](Value v) { return v && !graph_.type(v).shape.empty(); });
   }
@@ -107,7 +127,8 @@ class Flatten {
     struct Group {
       std::string key;
       std::vector<Node> members;
-      std::int64_t elements;
+      std::vector<Value> products;    // of each member
+      std::int64_t elements;          // of members, and of those that will join them
     };
     std::vector<Group> groups;
     for (const Node& node : nodes) {
@@ -117,16 +138,26 @@ class Flatten {
         for (std::size_t i = 0; i < node.in.size(); ++i)
           if (is_member_operand(*node.op, i)) key += fmt::format(" in {}", pack_id(node.in[i]));
       }
-      const std::int64_t elements = joins(node) ? graph_.local_elements(a_tensor_of(node)) : 0;
+      const Product product = joins(node) ? product_of(node) : Product{};
       const auto last = std::find_if(groups.rbegin(), groups.rend(), [&](const Group& g) { return g.key == key; });
-      if (last == groups.rend() || last->elements + elements > kMostElements) {
-        groups.push_back({key, {node}, elements});
+      if (last == groups.rend()) {
+        groups.push_back({key, {node}, {product.first}, product.elements});
+        continue;
+      }
+      const auto beside = product.first ? std::find(last->products.rbegin(), last->products.rend(), product.first) : last->products.rend();
+      if (beside != last->products.rend()) {
+        const auto behind = last->products.rend() - beside;
+        last->members.insert(last->members.begin() + behind, node);
+        last->products.insert(last->products.begin() + behind, product.first);
+      } else if (last->elements + product.elements > kMostElements) {
+        groups.push_back({key, {node}, {product.first}, product.elements});
       } else {
         last->members.push_back(node);
-        last->elements += elements;
+        last->products.push_back(product.first);
+        last->elements += product.elements;
       }
     }
-    for (const auto& [key, members, elements] : groups) {
+    for (const auto& [key, members, products, elements] : groups) {
       if (members.size() > 1) {
         join(members);
         continue;
@@ -218,6 +249,7 @@ class Flatten {
   std::map<std::string, Value> moves_;
   std::map<Value, Value> tied_;              // towards the value that stands for all that are tied
   std::map<Value, std::string> nodes_of_;    // of those: what is done to them
+  std::map<Value, Product> products_;        // of those
   std::set<Value> moved_from_, moved_to_;    // operands and results of collectives in the epilogue
 };
 

@@ -72,6 +72,7 @@ Graph dedup_rows(Graph graph, const Options& options);
 Graph recompute(Graph graph, const Options& options);
 Graph tile(Graph graph, const Options& options);
 Graph fuse(Graph graph, const Options& options);
+Graph join_products(Graph graph, const Options& options);
 Graph narrow_gradients(Graph graph, const Options& options);
 Graph split_masters(Graph graph, const Options& options);
 Graph remove_dead(Graph graph, const Options& options);

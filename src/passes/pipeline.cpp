@@ -44,6 +44,8 @@ const std::vector<Pass>& training_passes() {
       {"bucket", bucket, "collectives of small tensors go together, and where they can run beside computation"},
       // After bucket: what a collective stands between is no pattern. After tile: the head's chunks fuse as the whole would.
       {"fuse", fuse, "nodes that a fused op names become one node", Level::l3},
+      // After fuse: sums of products are einsum_add by then. Before flatten, which keeps the weights of a product together.
+      {"join_products", join_products, "products of one operand, and sums of products, become one node", Level::l3},
       // After micro_batches: it needs the accumulators' final form to store them side by side. After lower_reshards: what is stored is the
       // rank's piece.
       {"flatten", flatten, "elementwise ops of the epilogue run once per group of states, over flat storage"},

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "ir/graph.h"
+#include "passes/columns.h"
 
 namespace sheaf {
 
@@ -12,6 +13,7 @@ enum class Block { persistent, arena, shared };
 struct Place {
   Block block = Block::arena;
   std::int64_t offset = -1;    // bytes; -1: the value has no storage (nothing defines it)
+  std::int64_t pitch = 0;      // bytes from a token of [b, s, ..] to the next, where others lie beside it (columns.h); 0: no gaps
 };
 
 struct NodeMemory {
@@ -40,10 +42,12 @@ struct MemoryPlan {
 
 // scratch: bytes per node, as graph.segments. Arguments lie first in the persistent block and metrics after them, each without gaps, in
 // order of declaration: one copy each way a step. `set` and in-place ops share storage where no reader of the old content remains.
-// shared: values that lie in another plan's persistent block, at these offsets.
+// shared: values that lie in another plan's persistent block, at these offsets. columns: what kernels can do with.
 using SharedStorage = std::map<Value, std::int64_t>;
 MemoryPlan plan_memory(const Graph& graph, const std::array<std::vector<std::int64_t>, kSegments.size()>& scratch,
-                       const SharedStorage& shared = {});
+                       const SharedStorage& shared = {}, const ColumnMasks& columns = {});
+// Bytes from the beginning of v to behind its last element.
+std::int64_t extent_of(const Graph& graph, const Place& place, Value v);
 
 // Nothing is left to do for the node: its operands and outputs lie in one another.
 bool is_stored(const Graph& graph, const MemoryPlan& plan, const Node& node);

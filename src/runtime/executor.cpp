@@ -73,7 +73,7 @@ struct Executor::Impl {
     for (const Value v : values) out.push_back(v ? &local_type(v) : nullptr);
     return out;
   }
-  void select_and_measure(ScratchBytes& scratch);
+  void select_and_measure(ScratchBytes& scratch, ColumnMasks& columns);
   SharedStorage shared_storage() const;
   void allocate();
   void bind();
@@ -102,7 +102,7 @@ DeviceKind default_device() {
   return DeviceKind::cpu;
 }
 
-void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
+void Executor::Impl::select_and_measure(ScratchBytes& scratch, ColumnMasks& columns) {
   std::map<std::string, std::int64_t> measured;
   for (const Segment s : kSegments)
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
@@ -125,6 +125,7 @@ void Executor::Impl::select_and_measure(ScratchBytes& scratch) {
         call.owned = owned_piece(rule_for(*node.op, node.attrs, graph.types(node.in)), graph.types(node.in), graph.types(node.out),
                                  graph.mesh, rank());
       }
+      columns[static_cast<std::size_t>(s)].push_back(call.row ? call.row->columns : ColumnMask{});
       calls[static_cast<std::size_t>(s)].push_back(std::move(call));
       scratch[static_cast<std::size_t>(s)].push_back(bytes);
     }
@@ -178,8 +179,12 @@ void Executor::Impl::bind() {
     const Type& type = graph.values[i].type;
     const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
     char* base = static_cast<char*>(block.data_ptr());
-    views[i] = at::from_blob(base + place.offset, local[i].stored(),
-                             at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+    const Shape shape = local[i].stored();
+    std::vector<std::int64_t> strides(shape.size(), 1);
+    for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * shape[d];
+    if (place.pitch > 0) strides[1] = place.pitch / size_bytes(type.dtype), strides[0] = shape[1] * strides[1];
+    views[i] =
+        at::from_blob(base + place.offset, shape, strides, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {
@@ -292,8 +297,9 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   m.dynamic.emplace(m.graph, m.local, m.views, at_device(options), options.poison, options.transport, m.side.get());
   ScratchBytes scratch;
-  m.select_and_measure(scratch);
-  m.memory = plan_memory(m.graph, scratch, m.shared_storage());
+  ColumnMasks columns;
+  m.select_and_measure(scratch, columns);
+  m.memory = plan_memory(m.graph, scratch, m.shared_storage(), columns);
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();

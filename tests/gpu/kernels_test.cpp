@@ -123,7 +123,7 @@ TEST_F(SumsqKernel, times_of_the_epilogue) {
       for (const double x : {1.0, 1.0, 1e-3, 0.9, 0.95, 0.1, 0.05}) in.push_back(number(x));
       const double ms = milliseconds(*cuda_row(name, true, in, attrs), in, out, attrs), bytes = 24.0 * n + static_cast<double>(g.nbytes());
       fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {} in place, {} bytes a gradient\n", ms, bytes / ms / 1e9,
-                 100 * bytes / ms / copied_bytes_per_ms(), name, g.element_size());
+                 100 * bytes / ms / copied_bytes_per_ms(bytes), name, g.element_size());
     };
     print_update("adamw", {states[0]});
     print_update("adamw_split", {high, low});

@@ -156,13 +156,13 @@ TEST_F(MoeLayer, is_captured_in_a_graph) {
 // SHEAF_TIMES=1: a layer of Qwen3-30B-A3B on 16,384 tokens, against the bytes of operands and outputs at the speed of a copy.
 TEST_F(MoeLayer, times) {
   if (!times_wanted()) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
-  const double copy = copied_bytes_per_ms();
   Layer layer({"qwen3_30b", 128, 4, 4096, 8, 0, 128, 128}, 2048, 768);
   double all = 0;
   for (Step& step : layer.steps) {
-    const double ms = milliseconds([&] { layer.run(step); }), floor = static_cast<double>(step.bytes()) / copy;
-    fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {:4.0f} TFLOP/s  {}\n", ms, static_cast<double>(step.bytes()) / ms / 1e9,
-               100 * floor / ms, step.flops / ms / 1e9, step.name);
+    const auto bytes = static_cast<double>(step.bytes());
+    const double ms = milliseconds([&] { layer.run(step); }), floor = bytes / copied_bytes_per_ms(bytes);
+    fmt::print("{:8.3f} ms  {:5.2f} TB/s  {:4.0f} % of a copy  {:4.0f} TFLOP/s  {}\n", ms, bytes / ms / 1e9, 100 * floor / ms,
+               step.flops / ms / 1e9, step.name);
     all += ms;
   }
   fmt::print("{:8.3f} ms  all\n", all);

@@ -38,7 +38,7 @@ Graph step_of(const Shapes& shapes, const std::string& mesh) {
   Graph graph = build_model(config, {.rows = shapes.rows, .seq_len = shapes.seq, .documents = shapes.documents}, DType::fp32);
   std::vector<Pass> passes = training_passes();
   // Storage, and what another name has than on one rank.
-  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten" || pass.name == "fuse"; });
+  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten" || pass.name == "fuse" || pass.name == "join_products"; });
   Options options;
   options.num_micro_batches = shapes.micro_batches;
   options.mesh = mesh;
@@ -72,7 +72,7 @@ Graph step_with_experts(Json config, const std::string& mesh) {
   Graph graph = build_model(config, {.rows = 4, .seq_len = 6}, DType::fp32);
   std::vector<Pass> passes = training_passes();
   // Storage, and what another name has than on one rank.
-  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten" || pass.name == "fuse"; });
+  std::erase_if(passes, [](const Pass& pass) { return pass.name == "flatten" || pass.name == "fuse" || pass.name == "join_products"; });
   Options options;
   options.mesh = mesh;
   options.zero_stage = 2;

@@ -121,7 +121,8 @@ std::int64_t random_group(Dice& dice, const std::string& mesh_text) {
 Graph placed(const RandomStep& step, Options options, bool rewritten = false) {
   std::vector<Pass> passes = training_passes();
   std::erase_if(passes, [&](const Pass& pass) {
-    return pass.name == "flatten" || (!rewritten && (pass.name == "fuse" || pass.name == "narrow_gradients"));
+    return pass.name == "flatten" ||
+           (!rewritten && (pass.name == "fuse" || pass.name == "join_products" || pass.name == "narrow_gradients"));
   });
   if (!rewritten) options.tile_rows = 0, options.recompute = "none";
   return RunPasses{}(build_model(step.config, step.shape, step.compute), passes, options);

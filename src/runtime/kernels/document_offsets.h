@@ -7,7 +7,7 @@ namespace sheaf {
 // ends [b, c] as op attention takes them. Written, with n = b (c + 1) documents, those without tokens included:
 //   lengths [n]               tokens of each
 //   offsets [widths, n + 1]   per width w (elements of a token): first element of each document, then the end of the last
-inline constexpr int kOffsetWidths = 5;
+inline constexpr int kOffsetWidths = 8;
 struct DocumentOffsets {
   std::int64_t b, c, s;    // rows, ends of a row, tokens of a row
   std::int64_t widths[kOffsetWidths];

@@ -20,9 +20,16 @@ struct Gated {
 const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream);
 const char* gated_grad_device(void* dx, const void* x, const void* dy, FloatType type, const Gated& gated, void* stream);
 
-// Gate and up as two tensors of n numbers each: y = act(gate) up; dgate = dy up act'(gate), dup = dy act(gate).
-const char* glu_device(void* y, const void* gate, const void* up, FloatType type, Activation activation, std::int64_t n, void* stream);
-const char* glu_grad_device(void* dgate, void* dup, const void* gate, const void* up, const void* dy, FloatType type, Activation activation,
-                            std::int64_t n, void* stream);
+// Gate and up as two tensors [rows, width] each; y and dy are without gaps. Pitches: elements from one row to the next, of several rows,
+// multiples of 16 bytes as the width is then.
+struct GluRows {
+  std::int64_t rows, width;
+  FloatType type;
+  Activation activation;
+  std::int64_t gate_pitch = 0, up_pitch = 0, dgate_pitch = 0, dup_pitch = 0;
+};
+// y = act(gate) up; dgate = dy up act'(gate), dup = dy act(gate).
+const char* glu_device(void* y, const void* gate, const void* up, const GluRows& rows, void* stream);
+const char* glu_grad_device(void* dgate, void* dup, const void* gate, const void* up, const void* dy, const GluRows& rows, void* stream);
 
 }    // namespace sheaf

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "passes/columns.h"
 
 namespace sheaf {
 
@@ -19,6 +20,7 @@ struct KernelRow {
   void (*launch)(const Args&);                     // on the current device and stream of the thread
   bool deterministic = true;                       // same inputs, same bits
   bool capture_safe = true;                        // no host read, no allocation outside the row's scratch
+  ColumnMask columns = {};                         // which operands and outputs may have gaps behind every token
   // Called before the first launch of a kind of call, on tensors that nobody reads: tries ways to do it and remembers the best.
   void (*tune)(const Args&) = nullptr;
 };

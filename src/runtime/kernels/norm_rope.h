@@ -16,6 +16,8 @@ struct NormRows {
   float eps;
   const float *cos = nullptr, *sin = nullptr;
   std::int64_t j = 0;
+  // With rotation: elements from a token to the next in x, in y or dy, and in dx, multiples of 16 bytes; 0: heads times d.
+  std::int64_t x_pitch = 0, y_pitch = 0, dx_pitch = 0;
 };
 // Whether the kernels below do rows of d channels, with j > 0 rotated.
 bool norm_takes(FloatType type, std::int64_t d, std::int64_t j);

@@ -21,25 +21,37 @@ namespace fe = cudnn_frontend;
 using fe::graph::Tensor_attributes;
 using TensorPtr = std::shared_ptr<Tensor_attributes>;
 
-enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kDy, kDq, kDk, kDv, kLengths, kOffsets };    // kOffsets + w: of width w
+enum Uid : std::int64_t { kQ = 1, kK, kV, kO, kLse, kDy, kDq, kDk, kDv, kLengths, kSinks, kOffsets };    // kOffsets + w: of width w
+
+// Elements from a token to the next of each tensor. That is where documents begin, too, for which cuDNN takes an offset per tensor, not one
+// per token. Of o and dy, and of lse, which have no gaps.
+enum Width { kWidthQ, kWidthK, kWidthV, kWidthO, kWidthLse, kWidthDq, kWidthDk, kWidthDv };
+static_assert(kWidthDv + 1 == kOffsetWidths);
 
 // All that a plan depends on. Heads: cuDNN's query head h = j r + i is our (j, i); it serves grouped heads in the same order.
 struct Key {
-  std::int64_t b, s, u, hk, r, d, e, window;    // window 0: none
-  std::int64_t ends;                            // of documents, a row; 0: rows are dense
+  std::int64_t b, s, u, hk, r, d, e, window;         // window 0: none
+  std::array<std::int64_t, kOffsetWidths> widths;    // by Width
+  std::int64_t ends;                                 // of documents, a row; 0: rows are dense
   double scale;
   at::ScalarType dtype;
-  bool causal, backward, deterministic;
+  bool causal, backward, deterministic, sinks;    // sinks: forward alone
   int device;
   auto operator<=>(const Key&) const = default;
 
   std::int64_t h() const { return hk * r; }
   // cuDNN's batch: rows, or documents of whatever length up to s.
   std::int64_t batch() const { return ends > 0 ? b * (ends + 1) : b; }
+  // Gradients lie as what they are of, and begin with it, as a rule: then they have none of their own.
+  bool has_offsets(int w) const {
+    const auto i = static_cast<std::size_t>(w);
+    return w < kWidthDq || (backward && widths[i] != widths[i - kWidthDq]);
+  }
   std::string text() const {
     return fmt::format(
-        "attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} documents={} causal={} window={} scale={} deterministic={}",
-        backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, ends, causal, window, scale, deterministic);
+        "attention{} {} b={} s={} u={} heads={}/{} head_dim={}/{} documents={} causal={} window={} scale={} sinks={} deterministic={}",
+        backward ? "_grad" : "", dtype == at::kHalf ? "fp16" : "bf16", b, s, u, h(), hk, d, e, ends, causal, window, scale, sinks,
+        deterministic);
   }
 };
 
@@ -47,6 +59,8 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
   const at::Tensor &q = a.in[0], &k = a.in[1], &v = a.in[2];
   const std::int64_t window = a.attrs.integer("window");
   const at::Tensor& ends = a.in[backward ? 6 : 3];
+  std::array<std::int64_t, kOffsetWidths> widths = {pitch(q), pitch(k), pitch(v), q.size(2) * q.size(3) * v.size(3), q.size(2) * q.size(3)};
+  for (std::size_t i = 0; backward && i < 3; ++i) widths[kWidthDq + i] = pitch(a.out[i]);
   return {.b = q.size(0),
           .s = q.size(1),
           .u = k.size(1),
@@ -55,12 +69,14 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
           .d = q.size(4),
           .e = v.size(3),
           .window = window < k.size(1) ? window : 0,
+          .widths = widths,
           .ends = ends.defined() ? ends.size(1) : 0,
           .scale = a.attrs.number("scale"),
           .dtype = q.scalar_type(),
           .causal = a.attrs.flag("causal"),
           .backward = backward,
           .deterministic = deterministic,
+          .sinks = !backward && a.in[4].defined(),
           .device = q.device().index()};
 }
 
@@ -73,14 +89,8 @@ struct Plan {
 struct Layout {
   std::vector<std::int64_t> dim, stride;
 };
-Layout layout(std::int64_t b, std::int64_t tokens, std::int64_t heads, std::int64_t channels) {
-  return {{b, heads, tokens, channels}, {tokens * heads * channels, channels, heads * channels, 1}};
-}
-
-// Elements of a token in q, k, v, o and lse: where a document begins in each. cuDNN takes one offset per tensor, not one per token.
-enum Width { kWidthQ, kWidthK, kWidthV, kWidthO, kWidthLse };
-std::array<std::int64_t, kOffsetWidths> widths(const Key& key) {
-  return {key.h() * key.d, key.hk * key.d, key.hk * key.e, key.h() * key.e, key.h()};
+Layout layout(std::int64_t b, std::int64_t tokens, std::int64_t heads, std::int64_t channels, std::int64_t width) {
+  return {{b, heads, tokens, channels}, {tokens * width, channels, width, 1}};
 }
 
 // With documents: their lengths, and per width where they begin. Without: all empty.
@@ -93,7 +103,8 @@ struct Ragged {
       return graph.tensor(Tensor_attributes().set_uid(uid).set_dim({n, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(type));
     };
     lengths = integers(kLengths, key.batch(), fe::DataType_t::INT32);
-    for (int w = 0; w < kOffsetWidths; ++w) offsets[w] = integers(kOffsets + w, key.batch() + 1, fe::DataType_t::INT64);
+    for (int w = 0; w < kOffsetWidths; ++w)
+      offsets[w] = key.has_offsets(w) ? integers(kOffsets + w, key.batch() + 1, fe::DataType_t::INT64) : offsets[w % kWidthDq];
   }
 };
 
@@ -119,16 +130,21 @@ void describe(fe::graph::Graph& graph, const Key& key) {
   const auto type = key.dtype == at::kHalf ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
   graph.set_io_data_type(type).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
   const std::int64_t b = key.batch(), h = key.h();
-  const Layout lq = layout(b, key.s, h, key.d), lk = layout(b, key.u, key.hk, key.d), lv = layout(b, key.u, key.hk, key.e),
-               lo = layout(b, key.s, h, key.e);
+  const auto of_q = [&](Width w) { return layout(b, key.s, h, key.d, key.widths[w]); };
+  const auto of_k = [&](Width w) { return layout(b, key.u, key.hk, key.d, key.widths[w]); };
+  const auto of_v = [&](Width w) { return layout(b, key.u, key.hk, key.e, key.widths[w]); };
+  const Layout lo = layout(b, key.s, h, key.e, key.widths[kWidthO]);
   const Layout lse_in_order = {{b, h, key.s, 1}, {key.s * h, 1, h, 1}}, lse_by_head = {{b, h, key.s, 1}, {h * key.s, key.s, 1, 1}};
   const Ragged ragged(graph, key);
   const auto& offset = ragged.offsets;
-  const TensorPtr q = input(graph, kQ, lq, offset[kWidthQ]), k = input(graph, kK, lk, offset[kWidthK]),
-                  v = input(graph, kV, lv, offset[kWidthV]);
+  const TensorPtr q = input(graph, kQ, of_q(kWidthQ), offset[kWidthQ]), k = input(graph, kK, of_k(kWidthK), offset[kWidthK]),
+                  v = input(graph, kV, of_v(kWidthV), offset[kWidthV]);
   if (!key.backward) {
     auto attributes = fe::graph::SDPA_attributes().set_name("attention").set_generate_stats(true);
     describe_mask(attributes, key, ragged);
+    if (key.sinks)
+      attributes.set_sink_token(graph.tensor(
+          Tensor_attributes().set_uid(kSinks).set_dim({1, h, 1, 1}).set_stride({h, 1, 1, 1}).set_data_type(fe::DataType_t::FLOAT)));
     const auto [o, lse] = graph.sdpa(q, k, v, attributes);
     output(o, kO, lo, offset[kWidthO]);
     // Written as our [b, s, hk, r]: cuDNN honours these strides from 9.12 on, and refuses the graph before.
@@ -144,9 +160,9 @@ void describe(fe::graph::Graph& graph, const Key& key) {
   describe_mask(attributes, key, ragged);
   if (key.ends > 0) attributes.set_max_total_seq_len_q(key.b * key.s).set_max_total_seq_len_kv(key.b * key.u);
   const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, dy, lse, attributes);
-  output(dq, kDq, lq, offset[kWidthQ]);
-  output(dk, kDk, lk, offset[kWidthK]);
-  output(dv, kDv, lv, offset[kWidthV]);
+  output(dq, kDq, of_q(kWidthDq), offset[kWidthDq]);
+  output(dk, kDk, of_k(kWidthDk), offset[kWidthDk]);
+  output(dv, kDv, of_v(kWidthDv), offset[kWidthDv]);
 }
 
 // Per thread, since neither a handle nor a graph may be used by two at once: ranks are threads. Never destroyed: at the end of a thread or
@@ -191,7 +207,6 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors,
   const Plan& p = plan(key, h);
   std::unordered_map<std::int64_t, void*> pointers;
   for (const auto& [uid, tensor] : tensors) {
-    SHEAF_CHECK(tensor.is_contiguous(), "{}: tensor {} is not contiguous", key.text(), static_cast<int>(uid));
     pointers[uid] = tensor.data_ptr();
   }
   at::Tensor lengths, offsets;
@@ -200,12 +215,13 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors,
     lengths = at::empty({key.batch()}, options.dtype(at::kInt));
     offsets = at::empty({kOffsetWidths, key.batch() + 1}, options.dtype(at::kLong));
     DocumentOffsets shape{key.b, key.ends, key.s, {}};
-    std::ranges::copy(widths(key), shape.widths);
+    std::ranges::copy(key.widths, shape.widths);
     check(document_offsets_device(lengths.data_ptr<std::int32_t>(), offsets.data_ptr<std::int64_t>(), ends.const_data_ptr<std::int32_t>(),
                                   shape, current_stream()),
           "document_offsets");
     pointers[kLengths] = lengths.data_ptr();
-    for (int w = 0; w < kOffsetWidths; ++w) pointers[kOffsets + w] = offsets.select(0, w).data_ptr();
+    for (int w = 0; w < kOffsetWidths; ++w)
+      if (key.has_offsets(w)) pointers[kOffsets + w] = offsets.select(0, w).data_ptr();
   }
   // From the row's scratch slot. The stream orders its next use after this one.
   const at::Tensor workspace = at::empty({p.workspace_bytes}, tensors[0].second.options().dtype(at::kByte));
@@ -266,12 +282,10 @@ bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(a
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
 
 void cudnn_attention(const Args& a) {
-  const Key key = key_of(a, false, false);
-  const at::Tensor &o = a.out[0], &lse = a.out[1], &sinks = a.in[4];
-  run(key, {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, o}, {kLse, lse}}, a.in[3]);
-  if (!sinks.defined()) return;
-  check(attention_sinks_device(o.data_ptr(), lse.data_ptr<float>(), sinks.const_data_ptr(), sink_rows(key, o, sinks), current_stream()),
-        "attention_sinks");
+  const at::Tensor& sinks = a.in[4];
+  std::vector<std::pair<Uid, at::Tensor>> tensors = {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}};
+  if (sinks.defined()) tensors.emplace_back(kSinks, sinks.to(at::kFloat));
+  run(key_of(a, false, false), tensors, a.in[3]);
 }
 void cudnn_attention_grad(const Args& a) { run_grad(a, false); }
 void cudnn_attention_grad_deterministic(const Args& a) { run_grad(a, true); }

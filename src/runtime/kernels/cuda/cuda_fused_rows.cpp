@@ -2,6 +2,8 @@
 // read back by the host.
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "runtime/kernels/cross_entropy.h"
 #include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/gated.h"
@@ -74,6 +76,7 @@ NormRows rotated_rows(const Args& a, const at::Tensor& cos, const at::Tensor& si
   rows.heads = rows.tokens / (a.in[0].size(0) * a.in[0].size(1));
   rows.tokens /= rows.heads;
   rows.cos = floats(cos), rows.sin = floats(sin), rows.j = cos.size(-1);
+  rows.x_pitch = pitch(a.in[0]);
   return rows;
 }
 void launch_norm_grad(const Args& a, const NormRows& rows, const void* dsum) {
@@ -109,14 +112,19 @@ bool takes_norm_rotate(const Attrs& attrs, const Types& in) {
   return takes_rotation(attrs, *in[2], *in[3]) && takes_norm_of(*in[0], in[1], in[2]->shape.back());
 }
 void norm_rotate_launch(const Args& a) {
-  check(rms_norm_device(a.out[0].data_ptr(), nullptr, a.in[0].const_data_ptr(), nullptr, a.in[1].const_data_ptr(),
-                        rotated_rows(a, a.in[2], a.in[3]), current_stream()),
+  NormRows rows = rotated_rows(a, a.in[2], a.in[3]);
+  rows.y_pitch = pitch(a.out[0]);
+  check(rms_norm_device(a.out[0].data_ptr(), nullptr, a.in[0].const_data_ptr(), nullptr, a.in[1].const_data_ptr(), rows, current_stream()),
         "norm_rotate");
 }
 bool takes_norm_rotate_grad(const Attrs& attrs, const Types& in) {
   return takes_rotation(attrs, *in[3], *in[4]) && takes_norm_of(*in[0], in[1], in[3]->shape.back()) && in[2]->dtype == in[0]->dtype;
 }
-void norm_rotate_grad_launch(const Args& a) { launch_norm_grad(a, rotated_rows(a, a.in[3], a.in[4]), nullptr); }
+void norm_rotate_grad_launch(const Args& a) {
+  NormRows rows = rotated_rows(a, a.in[3], a.in[4]);
+  rows.y_pitch = pitch(a.in[2]), rows.dx_pitch = pitch(a.out[0]);
+  launch_norm_grad(a, rows, nullptr);
+}
 
 bool takes_rotate(const Attrs& attrs, const Types& in) {
   return is_plain_float(*in[0]) && !is_empty(*in[0]) && takes_rotation(attrs, *in[1], *in[2]) &&
@@ -133,7 +141,9 @@ void rotate_launch(const Args& a) {
                       .eps = 0,
                       .cos = floats(a.in[1]),
                       .sin = floats(a.in[2]),
-                      .j = a.in[1].size(-1)};
+                      .j = a.in[1].size(-1),
+                      .x_pitch = pitch(x),
+                      .y_pitch = pitch(a.out[0])};
   check(rotate_device(a.out[0].data_ptr(), x.const_data_ptr(), rows, a.attrs.flag("inverse"), current_stream()), "rotate");
 }
 
@@ -144,14 +154,25 @@ bool takes_glu(const Attrs&, const Types& in) {
   return is_plain_float(*in[0]);
 }
 Activation gelu(const Attrs& attrs) { return attrs.flag("tanh") ? Activation::gelu_tanh : Activation::gelu; }
+// A token a row, where there are gaps; else one row of everything.
+GluRows glu_rows(const Args& a, Activation activation) {
+  const std::int64_t n = a.in[0].numel();
+  GluRows rows{.rows = 1, .width = n, .type = float_type(a.in[0]), .activation = activation};
+  const bool gaps = std::any_of(a.in.begin(), a.in.end(), has_gaps) || std::any_of(a.out.begin(), a.out.end(), has_gaps);
+  if (!gaps) return rows;
+  rows.rows = a.in[0].size(0) * a.in[0].size(1), rows.width = n / rows.rows;
+  rows.gate_pitch = pitch(a.in[0]), rows.up_pitch = pitch(a.in[1]);
+  return rows;
+}
 void launch_glu(const Args& a, Activation activation) {
-  check(glu_device(a.out[0].data_ptr(), a.in[0].const_data_ptr(), a.in[1].const_data_ptr(), float_type(a.in[0]), activation,
-                   a.out[0].numel(), current_stream()),
-        "glu");
+  GluRows rows = glu_rows(a, activation);
+  check(glu_device(a.out[0].data_ptr(), a.in[0].const_data_ptr(), a.in[1].const_data_ptr(), rows, current_stream()), "glu");
 }
 void launch_glu_grad(const Args& a, Activation activation) {
+  GluRows rows = glu_rows(a, activation);
+  if (rows.rows > 1) rows.dgate_pitch = pitch(a.out[0]), rows.dup_pitch = pitch(a.out[1]);
   check(glu_grad_device(a.out[0].data_ptr(), a.out[1].data_ptr(), a.in[0].const_data_ptr(), a.in[1].const_data_ptr(),
-                        a.in[2].const_data_ptr(), float_type(a.in[0]), activation, a.out[0].numel(), current_stream()),
+                        a.in[2].const_data_ptr(), rows, current_stream()),
         "glu_grad");
 }
 void swiglu_launch(const Args& a) { launch_glu(a, Activation::silu); }
@@ -173,13 +194,33 @@ std::vector<KernelRow> cuda_fused_rows() {
       {.op = "rms_norm_grad", .device = cuda, .name = "sheaf", .takes = takes_rms_norm_grad, .launch = rms_norm_grad_launch},
       {.op = "add_rms_norm", .device = cuda, .name = "sheaf", .takes = takes_add_rms_norm, .launch = add_rms_norm_launch},
       {.op = "rms_norm_grad_add", .device = cuda, .name = "sheaf", .takes = takes_rms_norm_grad_add, .launch = rms_norm_grad_add_launch},
-      {.op = "norm_rotate", .device = cuda, .name = "sheaf", .takes = takes_norm_rotate, .launch = norm_rotate_launch},
-      {.op = "norm_rotate_grad", .device = cuda, .name = "sheaf", .takes = takes_norm_rotate_grad, .launch = norm_rotate_grad_launch},
-      {.op = "rotate", .device = cuda, .name = "sheaf", .takes = takes_rotate, .launch = rotate_launch},
-      {.op = "swiglu", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = swiglu_launch},
-      {.op = "swiglu_grad", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = swiglu_grad_launch},
-      {.op = "geglu", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = geglu_launch},
-      {.op = "geglu_grad", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = geglu_grad_launch},
+      {.op = "norm_rotate",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_norm_rotate,
+       .launch = norm_rotate_launch,
+       .columns = {.in = 1, .out = 1}},
+      {.op = "norm_rotate_grad",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_norm_rotate_grad,
+       .launch = norm_rotate_grad_launch,
+       .columns = {.in = 0b101, .out = 1}},
+      {.op = "rotate", .device = cuda, .name = "sheaf", .takes = takes_rotate, .launch = rotate_launch, .columns = {.in = 1, .out = 1}},
+      {.op = "swiglu", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = swiglu_launch, .columns = {.in = 0b11}},
+      {.op = "swiglu_grad",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_glu,
+       .launch = swiglu_grad_launch,
+       .columns = {.in = 0b11, .out = 0b11}},
+      {.op = "geglu", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = geglu_launch, .columns = {.in = 0b11}},
+      {.op = "geglu_grad",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_glu,
+       .launch = geglu_grad_launch,
+       .columns = {.in = 0b11, .out = 0b11}},
   };
 }
 

@@ -6,7 +6,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
 
-#include "ops/contraction.h"
+#include "ops/matrices.h"
+#include "ops/op_table.h"
 #include "runtime/kernels/adamw_args.h"
 #include "runtime/kernels/cuda/attention_cudnn.h"
 #include "runtime/kernels/cuda/row_support.h"
@@ -62,25 +63,48 @@ void embedding_grad_launch(const Args& a) {
         "embedding_grad");
 }
 
+// The ops' own kernels, of which nothing is asked but to do with gaps: ATen does.
+bool takes_tokens(const Attrs&, const Types& in) { return in[0]->shape.size() > 2; }
+bool takes_sum(const Attrs& attrs, const Types& in) { return (in.size() < 2 || !in[1]) && takes_tokens(attrs, in); }
+
 }    // namespace
 
 std::vector<KernelRow> cuda_rows() {
   constexpr DeviceKind cuda = DeviceKind::cuda;
   std::vector<KernelRow> rows = {
+      {.op = "add",
+       .device = cuda,
+       .name = "LibTorch",
+       .takes = takes_tokens,
+       .launch = op(OpId::add).kernel,
+       .columns = {.in = 0b11, .out = 1}},
       {.op = "adamw", .device = cuda, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
       {.op = "adamw_split", .device = cuda, .name = "sheaf", .takes = takes_adamw_split, .launch = adamw_launch},
-      {.op = "attention", .device = cuda, .name = "cudnn", .takes = cudnn_takes_attention, .launch = cudnn_attention},
+      {.op = "attention",
+       .device = cuda,
+       .name = "cudnn",
+       .takes = cudnn_takes_attention,
+       .launch = cudnn_attention,
+       .columns = {.in = 0b111}},
       {.op = "attention_grad",
        .device = cuda,
        .name = "cudnn",
        .takes = cudnn_takes_attention_grad,
        .launch = cudnn_attention_grad,
-       .deterministic = false},
+       .deterministic = false,
+       .columns = {.in = 0b111, .out = 0b111}},
       {.op = "attention_grad",
        .device = cuda,
        .name = "cudnn deterministic",
        .takes = cudnn_takes_attention_grad,
-       .launch = cudnn_attention_grad_deterministic},
+       .launch = cudnn_attention_grad_deterministic,
+       .columns = {.in = 0b111, .out = 0b111}},
+      {.op = "einsum",
+       .device = cuda,
+       .name = "LibTorch, sum",
+       .takes = takes_sum,
+       .launch = op(OpId::einsum).kernel,
+       .columns = {.in = 1}},
       {.op = "einsum", .device = cuda, .name = "fp32 out", .takes = takes_wide_product, .launch = wide_product},
       {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
       {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},

@@ -27,17 +27,25 @@ int current_device() {
   return device;
 }
 
-// What an algorithm depends on.
+// What a plan depends on, and an algorithm but for the length of lines.
 struct Key {
   GemmShape shape;
-  std::uint32_t alignment;     // bytes on which all matrices begin; no kernel asks for more than 16
+  std::uint32_t alignment;     // bytes on which all matrices and their lines begin; no kernel asks for more than 16
   std::array<int, 3> gpu{};    // a process has several GPUs, of one kind as a rule
   auto operator<=>(const Key&) const = default;
 };
+Key of_any_lines(Key key) {
+  for (GemmOperand* operand : {&key.shape.a, &key.shape.b, &key.shape.d}) operand->ld = operand->stride = 0;
+  return key;
+}
 
 Key key_of(const Gemm& gemm) {
   const auto address = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p); };
-  const std::uintptr_t bits = address(gemm.a) | address(gemm.b) | address(gemm.d) | (gemm.shape.adds ? address(gemm.c) : 0) | 16;
+  std::uintptr_t bits = address(gemm.a) | address(gemm.b) | address(gemm.d) | (gemm.shape.adds ? address(gemm.c) : 0) | 16;
+  const auto line = [](const GemmOperand& operand, cudaDataType type) {
+    return static_cast<std::uintptr_t>(operand.ld) * (type == CUDA_R_32F ? 4 : 2);
+  };
+  bits |= line(gemm.shape.a, gemm.shape.in) | line(gemm.shape.b, gemm.shape.in) | line(gemm.shape.d, gemm.shape.out);
   Key key{gemm.shape, std::uint32_t{1} << std::countr_zero(bits)};
   const int device = current_device();
   constexpr cudaDeviceAttr kKind[] = {cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor, cudaDevAttrMultiProcessorCount};
@@ -142,12 +150,25 @@ Plans& measured() {
   static Plans plans;
   return plans;
 }
+Plans& measured_of_any_lines() {    // plans whose algorithm was measured on some lines
+  static Plans plans;
+  return plans;
+}
 
 const Plan& guessed_plan(const Key& key) {
   if (const Plan* plan = guessed().find(key)) return *plan;
   Plan plan = plan_without_algorithm(key.shape);
   plan.algorithm = guesses(plan, key, 1).front();
   return guessed().add(key, plan);
+}
+
+const Plan& measured_plan(const Key& key) {
+  if (const Plan* plan = measured().find(key)) return *plan;
+  const Plan* const like = measured_of_any_lines().find(of_any_lines(key));
+  if (!like) return guessed_plan(key);
+  Plan plan = plan_without_algorithm(key.shape);
+  plan.algorithm = like->algorithm;
+  return measured().add(key, plan);
 }
 
 // Milliseconds of a call, of `calls` in a row.
@@ -178,9 +199,9 @@ struct Timed {
   float ms;
 };
 
-// Under a training step the GPU runs at its power limit, where the algorithm that needs least energy has the highest clock: what is fastest in
-// a short burst on a cool GPU may be 5 % behind. So the turns are long enough for the clock to follow, which takes some 10 ms. What is far
-// behind after its first turn, a short one, is out: most of the time goes to those that matter.
+// Under a training step the GPU runs at its power limit, where the algorithm that needs least energy has the highest clock: what is fastest
+// in a short burst on a cool GPU may be 5 % behind. So the turns are long enough for the clock to follow, which takes some 10 ms. What is
+// far behind after its first turn, a short one, is out: most of the time goes to those that matter.
 lt::Algorithm fastest(const Gemm& gemm, const Plan& plan, const std::vector<lt::Algorithm>& algorithms, void* workspace,
                       CUstream_st* stream) {
   constexpr int kTurns = 3, kMostCalls = 64;
@@ -217,19 +238,18 @@ void multiply_as_guessed(const Gemm& gemm, void* workspace, CUstream_st* stream)
 }
 
 void multiply_as_measured(const Gemm& gemm, void* workspace, CUstream_st* stream) {
-  const Key key = key_of(gemm);
-  const Plan* plan = measured().find(key);
-  multiply(gemm, plan ? *plan : guessed_plan(key), workspace, stream);
+  multiply(gemm, measured_plan(key_of(gemm)), workspace, stream);
 }
 
 void measure_gemm(const Gemm& gemm, void* workspace, CUstream_st* stream) {
   static std::mutex one_at_a_time;    // the others wait, and then find it
   const std::lock_guard lock(one_at_a_time);
   const Key key = key_of(gemm);
-  if (measured().find(key)) return;
+  if (measured_of_any_lines().find(of_any_lines(key))) return;
   Plan plan = plan_without_algorithm(key.shape);
   plan.algorithm = fastest(gemm, plan, guesses(plan, key, kMostGuesses), workspace, stream);
   measured().add(key, plan);
+  measured_of_any_lines().add(of_any_lines(key), plan);
 }
 
 }    // namespace sheaf

@@ -37,7 +37,7 @@ inline constexpr std::size_t kGemmWorkspace = std::size_t{32} << 20;    // bytes
 
 // The library's first guess: the same algorithm in every process.
 void multiply_as_guessed(const Gemm& gemm, void* workspace, CUstream_st* stream);
-// What measure_gemm chose for such a product; the first guess where it was not called.
+// What measure_gemm chose for such a product, of whatever lines; the first guess where it was not called.
 void multiply_as_measured(const Gemm& gemm, void* workspace, CUstream_st* stream);
 // Tries the guesses on these matrices, whose contents should be numbers as in use (zeros need less power, and so less time), and keeps the
 // fastest for such products. Once in a process: ranks that are its threads take the same; in other processes another may win, whose last

@@ -1,3 +1,5 @@
+#include <initializer_list>
+
 #include "runtime/kernels/cuda/activation.h"
 #include "runtime/kernels/cuda/packed.h"
 #include "runtime/kernels/gated.h"
@@ -29,18 +31,25 @@ struct Tensors {
   const T* in[F::in];
   T* out[F::out];
   std::int64_t n, accesses;    // numbers of each; the first of them are taken 16 bytes at a time, what is behind one by one
+  // Of several rows, in accesses: the width, and from a row to the next.
+  unsigned width, in_pitch[F::in], out_pitch[F::out];
 };
 
-template <class T, class F>
+template <class T, class F, bool kGaps>
 __global__ void __launch_bounds__(kBlock) elementwise(Tensors<T, F> t) {
   constexpr int n = kPacked<T>;
+  const auto place = [&](std::int64_t at, unsigned pitch) {
+    if constexpr (!kGaps) return at * n;
+    const unsigned row = static_cast<unsigned>(at) / t.width;
+    return (std::int64_t{row} * pitch + (static_cast<unsigned>(at) - row * t.width)) * n;
+  };
   const std::int64_t first = std::int64_t{blockIdx.x} * kBlock * kUnroll + threadIdx.x;
   uint4 packed[kUnroll][F::in];
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u)
     if (const std::int64_t at = first + u * kBlock; at < t.accesses)
 #pragma unroll
-      for (int k = 0; k < F::in; ++k) packed[u][k] = load_packed(t.in[k] + at * n);
+      for (int k = 0; k < F::in; ++k) packed[u][k] = load_packed(t.in[k] + place(at, t.in_pitch[k]));
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u)
     if (const std::int64_t at = first + u * kBlock; at < t.accesses) {
@@ -57,7 +66,7 @@ __global__ void __launch_bounds__(kBlock) elementwise(Tensors<T, F> t) {
         for (int k = 0; k < F::out; ++k) out[k][i] = y[k];
       }
 #pragma unroll
-      for (int k = 0; k < F::out; ++k) store_packed(pack<T>(out[k]), t.out[k] + at * n);
+      for (int k = 0; k < F::out; ++k) store_packed(pack<T>(out[k]), t.out[k] + place(at, t.out_pitch[k]));
     }
   const std::int64_t thread = std::int64_t{blockIdx.x} * kBlock + threadIdx.x;
   for (std::int64_t i = t.accesses * n + thread; i < t.n; i += std::int64_t{gridDim.x} * kBlock) {
@@ -77,8 +86,25 @@ const char* launch(Tensors<T, F> t, void* stream) {
   for (const T* p : t.in) aligned = aligned && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
   for (const T* p : t.out) aligned = aligned && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
   t.accesses = aligned ? t.n / kPacked<T> : 0;
-  elementwise<<<num_blocks(t.n, kBlock * kUnroll * kPacked<T>), kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+  const unsigned blocks = num_blocks(t.n, kBlock * kUnroll * kPacked<T>);
+  if (t.width == 0)
+    elementwise<T, F, false><<<blocks, kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+  else if (aligned && t.accesses < std::int64_t{1} << 32)
+    elementwise<T, F, true><<<blocks, kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+  else
+    return "columns that do not begin on 16 bytes, or too many";
   return launch_error();
+}
+// Rows with gaps: which pitch is whose.
+template <class T, class F>
+Tensors<T, F> with_pitches(Tensors<T, F> t, const GluRows& rows, std::initializer_list<std::int64_t> in,
+                           std::initializer_list<std::int64_t> out) {
+  t.n = rows.rows * rows.width;
+  if (rows.rows == 1) return t;
+  t.width = static_cast<unsigned>(rows.width / kPacked<T>);
+  for (int k = 0; k < F::in; ++k) t.in_pitch[k] = static_cast<unsigned>(in.begin()[k] / kPacked<T>);
+  for (int k = 0; k < F::out; ++k) t.out_pitch[k] = static_cast<unsigned>(out.begin()[k] / kPacked<T>);
+  return t;
 }
 
 // f(T, kind, fast) as constants of the compiler.
@@ -102,21 +128,18 @@ const char* with_constants(FloatType type, Activation activation, F&& f) {
 
 }    // namespace
 
-const char* glu_device(void* y, const void* gate, const void* up, FloatType type, Activation activation, std::int64_t n, void* stream) {
-  return with_constants(type, activation, [&]<class T, Activation kind, bool fast>() {
-    return launch(Tensors<T, Glu<kind, fast>>{{static_cast<const T*>(gate), static_cast<const T*>(up)}, {static_cast<T*>(y)}, n, 0},
-                  stream);
+const char* glu_device(void* y, const void* gate, const void* up, const GluRows& rows, void* stream) {
+  return with_constants(rows.type, rows.activation, [&]<class T, Activation kind, bool fast>() {
+    const Tensors<T, Glu<kind, fast>> t = {{static_cast<const T*>(gate), static_cast<const T*>(up)}, {static_cast<T*>(y)}};
+    return launch(with_pitches(t, rows, {rows.gate_pitch, rows.up_pitch}, {rows.width}), stream);
   });
 }
 
-const char* glu_grad_device(void* dgate, void* dup, const void* gate, const void* up, const void* dy, FloatType type, Activation activation,
-                            std::int64_t n, void* stream) {
-  return with_constants(type, activation, [&]<class T, Activation kind, bool fast>() {
-    return launch(Tensors<T, GluGrad<kind, fast>>{{static_cast<const T*>(gate), static_cast<const T*>(up), static_cast<const T*>(dy)},
-                                                  {static_cast<T*>(dgate), static_cast<T*>(dup)},
-                                                  n,
-                                                  0},
-                  stream);
+const char* glu_grad_device(void* dgate, void* dup, const void* gate, const void* up, const void* dy, const GluRows& rows, void* stream) {
+  return with_constants(rows.type, rows.activation, [&]<class T, Activation kind, bool fast>() {
+    const Tensors<T, GluGrad<kind, fast>> t = {{static_cast<const T*>(gate), static_cast<const T*>(up), static_cast<const T*>(dy)},
+                                               {static_cast<T*>(dgate), static_cast<T*>(dup)}};
+    return launch(with_pitches(t, rows, {rows.gate_pitch, rows.up_pitch, rows.width}, {rows.dgate_pitch, rows.dup_pitch}), stream);
   });
 }
 

@@ -28,8 +28,8 @@ __global__ void __launch_bounds__((kNormCut<kChunks, kRotate>.resident))
   constexpr int n = kPacked<T>, kRows = kNormCut<kChunks, kRotate>.rows, kStep = kRotate ? 2 : 1;
   const int lane = threadIdx.x;
   const Rows rows = rows_of<kRows>(s, run_of<kRotate>(s, blockIdx.x * blockDim.y + threadIdx.y));
-  x += rows.at, y += rows.at;
-  if constexpr (kAdd) delta += rows.at, sum += rows.at;
+  x += rows.at(s.x_pitch, s), y += rows.at(s.y_pitch, s);
+  if constexpr (kAdd) delta += rows.at(0, s), sum += rows.at(0, s);    // one token: nothing is rotated
   const auto live = [&](int u, int c) { return u < rows.count && column_of<T, kRotate>(s, lane, c) < s.d; };
   const auto place = [&](int u, int c) { return u * s.d + column_of<T, kRotate>(s, lane, c); };
 

@@ -56,15 +56,17 @@ __global__ void __launch_bounds__((kNormGradCut<kChunks, kRotate, kAdd>.resident
   };
   const auto ask = [&](const Run& run) {
     Read to = {rows_of<kRows>(s, run)};
+    const T* const from = x + to.rows.at(s.x_pitch, s);
+    const T* const of_y = dy + to.rows.at(s.y_pitch, s);
 #pragma unroll
     for (int u = 0; u < kRows; ++u)
 #pragma unroll
       for (int c = 0; c < kChunks; ++c)
         if (live(to.rows, u, c)) {
           const int at = u * s.d + column(c);
-          to.x[u][c] = load_packed(x + to.rows.at + at);
-          to.dy[u][c] = load_packed(dy + to.rows.at + at);
-          if constexpr (kAdd) to.dsum[u][c] = load_packed(dsum + to.rows.at + at);
+          to.x[u][c] = load_packed(from + at);
+          to.dy[u][c] = load_packed(of_y + at);
+          if constexpr (kAdd) to.dsum[u][c] = load_packed(dsum + to.rows.at(0, s) + at);    // one token: nothing is rotated
         }
     if constexpr (kRotate) load_angles(to.cos, to.sin, s, to.rows, lane);
     return to;
@@ -124,7 +126,7 @@ __global__ void __launch_bounds__((kNormGradCut<kChunks, kRotate, kAdd>.resident
         }
       }
     row_sums(totals, s.width, odd);
-    T* const to = dx + now.rows.at;
+    T* const to = dx + now.rows.at(s.dx_pitch, s);
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
       const float r = rsqrtf(totals[2 * u] * s.one_over_d + s.eps), of_x = totals[2 * u + 1] * s.one_over_d * r * r * r;

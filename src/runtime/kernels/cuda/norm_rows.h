@@ -20,7 +20,8 @@ struct Cut {
 
 struct RowShape {
   unsigned tokens, heads;    // without rotation one token whose heads are all rows
-  unsigned runs;             // of heads that are taken at a time, of a token
+  unsigned x_pitch, y_pitch, dx_pitch;
+  unsigned runs;    // of heads that are taken at a time, of a token
   int d, j, width;
   float one_over_d, eps;
   const float *cos, *sin;
@@ -43,16 +44,18 @@ __device__ Run after(const Run& a, const Run& step, const RowShape& s) {
   return sum;
 }
 
-// The rows of a run: where the first one begins, and how many there are, none beyond the last token.
+// The rows of a run: which is the first one, and how many there are, none beyond the last token.
 struct Rows {
-  std::int64_t at;
+  unsigned token, head;
   int count;
-  unsigned token;
+
+  // Where the first one begins in a tensor of so many elements from a token to the next.
+  __device__ std::int64_t at(unsigned pitch, const RowShape& s) const { return std::int64_t{token} * pitch + std::int64_t{head} * s.d; }
 };
 template <int kRows>
 __device__ Rows rows_of(const RowShape& s, const Run& run) {
   const unsigned head = run.index * kRows, left = run.token < s.tokens && head < s.heads ? s.heads - head : 0;
-  return {std::int64_t{run.token * s.heads + head} * s.d, static_cast<int>(min(left, unsigned{kRows})), run.token};
+  return {run.token, head, static_cast<int>(min(left, unsigned{kRows}))};
 }
 
 // First column of chunk c of a thread; d or more: it has none.
@@ -129,8 +132,12 @@ inline RowLayout row_layout(const NormRows& rows, bool narrow) {
 inline RowShape row_shape(const NormRows& rows, const RowLayout& layout, const Cut& cut) {
   const bool rotate = rows.cos;
   const auto heads = static_cast<unsigned>(rotate ? rows.heads : rows.tokens * rows.heads);
+  const auto pitch = [&](std::int64_t given) { return static_cast<unsigned>(given > 0 ? given : rows.heads * rows.d); };
   return {rotate ? static_cast<unsigned>(rows.tokens) : 1,
           heads,
+          pitch(rows.x_pitch),
+          pitch(rows.y_pitch),
+          pitch(rows.dx_pitch),
           num_blocks(heads, cut.rows),
           static_cast<int>(rows.d),
           static_cast<int>(rows.j),

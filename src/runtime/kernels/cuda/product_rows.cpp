@@ -1,13 +1,14 @@
-// CUDA rows of einsum and einsum_add: 16-bit matrices whose product, in 16 bits or fp32, is written where it belongs or added to what is
-// there by the product itself.
+// CUDA rows of einsum, einsum_add, einsum_each and einsum_sum: 16-bit matrices whose product, in 16 bits or fp32, is written where it
+// belongs or added to what is there by the product itself. Several products are one where their matrices lie side by side.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <optional>
 
-#include "ops/contraction.h"
+#include "ops/matrices.h"
 #include "runtime/kernels/cuda/gemm.h"
 #include "runtime/kernels/cuda/row_support.h"
 
@@ -97,35 +98,147 @@ template <UseGemm use>
 void einsum_add(const Args& a) {
   product(a, a.in[0], a.in[1], a.in[2], use);
 }
+
+bool takes_einsum_each(const Attrs& attrs, const Types& in) {
+  for (std::size_t i = 1; i < in.size(); ++i)
+    if (!takes_einsum(einsum_attrs(attrs, i - 1), {in[0], in[i]})) return false;
+  return true;
+}
+bool takes_einsum_sum(const Attrs& attrs, const Types& in) {
+  for (std::size_t i = 0; i < in.size(); i += 2)
+    if (!takes_einsum(einsum_attrs(attrs, i / 2), {in[i], in[i + 1]})) return false;
+  return true;
+}
+
+// Matrices of one height (dim 0) or width (dim 1) as one, if each begins where the one before it ends and they lie alike.
+std::optional<at::Tensor> side_by_side(const std::vector<at::Tensor>& parts, std::int64_t dim) {
+  std::int64_t length = 0;
+  for (const at::Tensor& part : parts) {
+    const auto bytes = length * part.stride(dim) * part.element_size();
+    if (part.strides() != parts[0].strides() || part.data_ptr() != static_cast<char*>(parts[0].data_ptr()) + bytes) return std::nullopt;
+    length += part.size(dim);
+  }
+  std::vector<std::int64_t> sizes = parts[0].sizes().vec();
+  sizes[static_cast<std::size_t>(dim)] = length;
+  return at::from_blob(parts[0].data_ptr(), sizes, parts[0].strides(), parts[0].options());    // of several storages
+}
+
+// The matrices of each product: [m, k] and [k, n] -> [m, n].
+struct Members {
+  std::vector<at::Tensor> a, b, d;
+};
+void add_member(Members& members, const std::string& rule, const at::Tensor& x, const at::Tensor& y, const at::Tensor& out) {
+  Matrices m = matrices(contraction(rule), x, y, out);
+  members.a.push_back(m.a), members.b.push_back(m.b), members.d.push_back(m.out.value_or(at::Tensor()));
+}
+bool have_results(const Members& members) {
+  return std::all_of(members.d.begin(), members.d.end(), [](const at::Tensor& d) { return d.defined() && operand(d); });
+}
+
+template <UseGemm use>
+void einsum_each(const Args& a) {
+  const auto& rules = joined_rules(a.attrs);
+  Members members;
+  for (std::size_t i = 0; i < rules.size(); ++i) add_member(members, rules[i], a.in[0], a.in[i + 1], a.out[i]);
+  if (have_results(members))
+    if (const auto b = side_by_side(members.b, 1), d = side_by_side(members.d, 1); b && d)
+      return multiply(members.a[0], *b, at::Tensor(), *d, use);
+  for (std::size_t i = 0; i < rules.size(); ++i)
+    einsum<use>({std::array{a.in[0], a.in[i + 1]}, a.out.subspan(i, 1), einsum_attrs(a.attrs, i)});
+}
+template <UseGemm use>
+void einsum_sum(const Args& a) {
+  const auto& rules = joined_rules(a.attrs);
+  Members members;
+  for (std::size_t i = 0; i < rules.size(); ++i) add_member(members, rules[i], a.in[2 * i], a.in[2 * i + 1], a.out[0]);
+  if (have_results(members))
+    if (const auto x = side_by_side(members.a, 1), y = side_by_side(members.b, 0); x && y)
+      return multiply(*x, *y, at::Tensor(), members.d[0], use);
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    const std::array in = {a.out[0], a.in[2 * i], a.in[2 * i + 1]};
+    const Attrs attrs = einsum_attrs(a.attrs, i);
+    i == 0 ? einsum<use>({std::span(in).subspan(1), a.out, attrs}) : einsum_add<use>({in, a.out, attrs});
+  }
+}
+
 template <void (*row)(const Args&)>
 void measure(const Args& a) {
   for (const at::Tensor& t : a.in) t.normal_();
   row(a);
 }
 
+// Like `like`, [b, s, ..], as columns from `first` on of a matrix whose rows have `width`.
+at::Tensor columns(const at::Tensor& matrix, std::int64_t first, std::int64_t width, const at::Tensor& like) {
+  std::vector<std::int64_t> strides = like.strides().vec();
+  strides[1] = width, strides[0] = like.size(1) * width;
+  return matrix.as_strided(like.sizes(), strides, matrix.storage_offset() + first);
+}
+
+// As they are, and once more as one product.
+void fill(const Args& a) {
+  for (const at::Tensor& t : a.in) t.normal_();
+}
+void measure_each(const Args& a) {
+  fill(a);
+  einsum_each<measure_gemm>(a);
+  const std::int64_t tokens = a.out[0].size(0) * a.out[0].size(1);
+  std::vector<at::Tensor> in = {a.in[0]}, out;
+  std::int64_t width = 0, elements = 0;
+  for (std::size_t i = 0; i < a.out.size(); ++i) width += a.out[i].numel() / tokens, elements += a.in[i + 1].numel();
+  const at::Tensor weights = at::empty({elements}, a.in[0].options()).normal_(), result = at::empty({tokens * width}, a.out[0].options());
+  std::int64_t weight = 0, column = 0;
+  for (std::size_t i = 0; i < a.out.size(); ++i) {
+    in.push_back(weights.narrow(0, weight, a.in[i + 1].numel()).view(a.in[i + 1].sizes()));
+    out.push_back(columns(result, column, width, a.out[i]));
+    weight += a.in[i + 1].numel(), column += a.out[i].numel() / tokens;
+  }
+  einsum_each<measure_gemm>({in, out, a.attrs});
+}
+void measure_sum(const Args& a) {
+  fill(a);
+  einsum_sum<measure_gemm>(a);
+  const std::int64_t tokens = a.out[0].size(0) * a.out[0].size(1);
+  std::int64_t width = 0, elements = 0;
+  for (std::size_t i = 0; i < a.in.size(); i += 2) width += a.in[i].numel() / tokens, elements += a.in[i + 1].numel();
+  const at::Tensor weights = at::empty({elements}, a.in[0].options()).normal_(),
+                   given = at::empty({tokens * width}, a.in[0].options()).normal_();
+  std::vector<at::Tensor> in;
+  std::int64_t weight = 0, column = 0;
+  for (std::size_t i = 0; i < a.in.size(); i += 2) {
+    in.push_back(columns(given, column, width, a.in[i]));
+    in.push_back(weights.narrow(0, weight, a.in[i + 1].numel()).view(a.in[i + 1].sizes()));
+    weight += a.in[i + 1].numel(), column += a.in[i].numel() / tokens;
+  }
+  einsum_sum<measure_gemm>({in, a.out, a.attrs});
+}
+
 }    // namespace
 
 // Which algorithm measuring finds is not the same in every run.
 std::vector<KernelRow> cuda_product_rows() {
-  constexpr DeviceKind cuda = DeviceKind::cuda;
-  return {
-      {.op = "einsum",
-       .device = cuda,
-       .name = "cublasLt, measured",
-       .takes = takes_einsum,
-       .launch = einsum<multiply_as_measured>,
-       .deterministic = false,
-       .tune = measure<einsum<measure_gemm>>},
-      {.op = "einsum", .device = cuda, .name = "cublasLt", .takes = takes_einsum, .launch = einsum<multiply_as_guessed>},
-      {.op = "einsum_add",
-       .device = cuda,
-       .name = "cublasLt, measured",
-       .takes = takes_einsum_add,
-       .launch = einsum_add<multiply_as_measured>,
-       .deterministic = false,
-       .tune = measure<einsum_add<measure_gemm>>},
-      {.op = "einsum_add", .device = cuda, .name = "cublasLt", .takes = takes_einsum_add, .launch = einsum_add<multiply_as_guessed>},
+  constexpr ColumnMask kProduct{.in = 0b11, .out = 1}, kAdded{.in = 0b110}, kEach{.in = 1, .out = ~0U}, kSum{.in = 0x55555555};
+  const auto rows_of = [](std::string_view name, auto takes, auto measured, auto guessed, auto tune, const ColumnMask& columns) {
+    KernelRow row{.op = name,
+                  .device = DeviceKind::cuda,
+                  .name = "cublasLt, measured",
+                  .takes = takes,
+                  .launch = measured,
+                  .deterministic = false,
+                  .columns = columns,
+                  .tune = tune};
+    KernelRow last = row;
+    last.name = "cublasLt", last.launch = guessed, last.deterministic = true, last.tune = nullptr;
+    return std::array{row, last};
   };
+  std::vector<KernelRow> rows;
+  for (const auto& both :
+       {rows_of("einsum", takes_einsum, einsum<multiply_as_measured>, einsum<multiply_as_guessed>, measure<einsum<measure_gemm>>, kProduct),
+        rows_of("einsum_add", takes_einsum_add, einsum_add<multiply_as_measured>, einsum_add<multiply_as_guessed>,
+                measure<einsum_add<measure_gemm>>, kAdded),
+        rows_of("einsum_each", takes_einsum_each, einsum_each<multiply_as_measured>, einsum_each<multiply_as_guessed>, measure_each, kEach),
+        rows_of("einsum_sum", takes_einsum_sum, einsum_sum<multiply_as_measured>, einsum_sum<multiply_as_guessed>, measure_sum, kSum)})
+    rows.insert(rows.end(), both.begin(), both.end());
+  return rows;
 }
 
 }    // namespace sheaf

@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kCut.resident) rotate(T* __restrict__ y, const
   const int lane = threadIdx.x;
   const Rows rows = rows_of<kRows>(s, run_of<true>(s, blockIdx.x * blockDim.y + threadIdx.y));
   if (rows.count == 0 || column_of<T, true>(s, lane, 0) >= s.d) return;
-  x += rows.at, y += rows.at;
+  x += rows.at(s.x_pitch, s), y += rows.at(s.y_pitch, s);
   uint4 v[kRows][2];
 #pragma unroll
   for (int u = 0; u < kRows; ++u)

@@ -24,6 +24,10 @@ inline FloatType float_type(const Type& type) {
   return type.dtype == DType::fp32 ? FloatType::fp32 : type.dtype == DType::fp16 ? FloatType::fp16 : FloatType::bf16;
 }
 
+// Elements from a token of [b, s, ..] to the next, more than it has where others lie beside it (passes/columns.h).
+inline bool has_gaps(const at::Tensor& t) { return t.defined() && !t.is_contiguous(); }
+inline std::int64_t pitch(const at::Tensor& t) { return has_gaps(t) ? t.stride(1) : t.numel() / (t.size(0) * t.size(1)); }
+
 // cuda_fused_rows.cpp
 std::vector<KernelRow> cuda_fused_rows();
 // cuda_moe_rows.cpp
