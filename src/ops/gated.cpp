@@ -5,6 +5,7 @@
 #include <ATen/ops/silu.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "mesh/rule.h"
 #include "ops/builder.h"
 #include "ops/gated_math.h"
@@ -15,6 +16,14 @@ std::int64_t gate_dim(const Attrs& attrs) {
   const Rule rule = Rule::parse(attrs.text("rule"));
   SHEAF_CHECK(has(rule.in[0], "g"), "gated: no factor g in '{}'", attrs.text("rule"));
   return dim_of(rule.in[0], "g");
+}
+
+GatedLetters gated_letters(const Attrs& attrs) {
+  const Rule rule = Rule::parse(attrs.text("rule"));
+  Rule::Factors rows = rule.out.at(0);
+  SHEAF_CHECK(!rows.empty(), "gated: a scalar in '{}'", attrs.text("rule"));
+  rows.pop_back();
+  return {join(rule.in[0], " "), join(rule.out[0], " "), join(rows, " ")};
 }
 
 static at::Tensor activated(const at::Tensor& x, const Attrs& attrs) {

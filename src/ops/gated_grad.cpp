@@ -33,10 +33,8 @@ OpDef gated_grad() {
   return {.doc = "gradient of gated",
           .rule_of =
               [](const Attrs& attrs, const Types&) {
-                const std::string& rule = attrs.text("rule");
-                const std::size_t arrow = rule.find("->");
-                const std::string x = rule.substr(0, arrow);
-                return x + ", " + rule.substr(arrow + 2) + " -> " + x + "; full g; linear dy";
+                const auto [x, y, rows] = gated_letters(attrs);
+                return x + ", " + y + " -> " + x + "; full g; linear dy";
               },
           .flops = [](const Attrs&, const Types& in) { return 5.0 * static_cast<double>(num_elements(in[0]->shape)); },
           .kernel =

@@ -1,5 +1,6 @@
 #pragma once
-// What gated and gated_grad share: where the pair of gate and up is, and the activations. ATen headers: .cpp files only.
+// What gated, weighted or not, and its gradients share: letters, where the pair of gate and up is, the activations. ATen headers: .cpp
+// files only.
 #include <ATen/core/Tensor.h>
 
 #include <string>
@@ -11,6 +12,11 @@ namespace sheaf {
 
 // The dim g of extent 2 in "e b s g m -> e b s m".
 std::int64_t gate_dim(const Attrs& attrs);
+// "e b s g m", "e b s m" and, without the last one, "e b s" of the rows.
+struct GatedLetters {
+  std::string x, y, rows;
+};
+GatedLetters gated_letters(const Attrs& attrs);
 // gpt_oss: (up + 1) gate sigmoid(1.702 gate), after the clamp.
 inline bool is_clamped_swiglu(const Attrs& attrs) { return attrs.text("activation") == "clamped_swiglu"; }
 inline constexpr double kSwigluAlpha = 1.702;

@@ -13,10 +13,18 @@
 namespace sheaf {
 namespace {
 
+// Between separators outside of braces, none of them empty.
 std::vector<std::string> pieces(std::string_view text, char separator) {
   std::vector<std::string> out;
-  for (const std::string& piece : split(text, separator))
-    if (const std::string_view name = trimmed(piece); !name.empty()) out.emplace_back(name);
+  bool inside = false;
+  for (std::size_t begin = 0, end = 0; end <= text.size(); ++end) {
+    if (end < text.size()) {
+      inside = text[end] == '{' || (inside && text[end] != '}');
+      if (inside || text[end] != separator) continue;
+    }
+    if (const std::string_view piece = trimmed(text.substr(begin, end - begin)); !piece.empty()) out.emplace_back(piece);
+    begin = end + 1;
+  }
   return out;
 }
 
@@ -27,7 +35,13 @@ Parts::Part parse_part(std::string_view text) {
   Parts::Part part{
       .op = &op(call.substr(0, space)), .out = pieces(text.substr(0, equals), ' '), .in = pieces(call.substr(space + 1), ','), .attrs = {}};
   const std::size_t end = std::min(text.find('}'), text.size());
-  for (const std::string& entry : pieces(text.substr(std::min(brace + 1, end), end - std::min(brace + 1, end)), ',')) {
+  std::string_view attrs = text.substr(std::min(brace + 1, end), end - std::min(brace + 1, end));
+  if (attrs.find("->") != std::string_view::npos) {
+    const std::size_t rule_end = std::min(attrs.find(';'), attrs.size());
+    part.attrs.emplace_back("rule", Text(trimmed(attrs.substr(0, rule_end))));
+    attrs.remove_prefix(std::min(rule_end + 1, attrs.size()));
+  }
+  for (const std::string& entry : pieces(attrs, ',')) {
     if (entry.find('=') == std::string::npos) {
       part.attrs.emplace_back(entry, std::nullopt);
       continue;
@@ -40,7 +54,7 @@ Parts::Part parse_part(std::string_view text) {
 }
 
 Parts parse(std::string_view text) {
-  const std::size_t arrow = text.find("->");
+  const std::size_t arrow = text.rfind("->");
   SHEAF_CHECK(arrow != std::string_view::npos, "parts without outputs: '{}'", text);
   Parts parts;
   for (const std::string& line : pieces(text.substr(0, arrow), ';')) parts.parts.push_back(parse_part(line));

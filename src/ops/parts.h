@@ -10,8 +10,10 @@ namespace sheaf {
 
 // "n = rms_norm x, w {eps}; y = rotate n, cos, sin {interleaved, inverse=false} -> y"
 //   Names are operands of the fused op or results of parts before. An attribute without a value is the fused op's of the same name; all of
-//   a part's attributes are listed. Behind the arrow: the results that are the fused op's outputs, in order. Nothing else of them is kept,
-//   but a result that is made of the fused op's operands alone may have readers outside of the parts: it is computed twice then.
+//   a part's attributes are listed. A rule stands in front of the others, as in IR text: "{b s k, b s -> b s k; dtype=same}", and means
+//   these letters; dtype=same means as well a node that names the dtype of its first operand. Behind the last arrow: the results that are
+//   the fused op's outputs, in order. Nothing else of them is kept, but a result that is made of the fused op's operands alone may have
+//   readers outside of the parts: it is computed twice then.
 struct Parts {
   struct Part {
     const OpDef* op;

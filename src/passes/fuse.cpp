@@ -87,10 +87,16 @@ class Fusion {
       if (!bind(part.out[o], node.out[o])) return false;
     for (const auto& [name, value] : part.attrs) {
       const Attr& found = *node.attrs.find(name);
-      if (value ? !(found == *value) : match.attrs.has(name) && !(*match.attrs.find(name) == found)) return false;
+      if (value ? !means(node, name, found, *value) : match.attrs.has(name) && !(*match.attrs.find(name) == found)) return false;
       if (!value) match.attrs.set(name, found);
     }
     return true;
+  }
+
+  // The attribute's value, or by name the dtype that `same` is.
+  bool means(const Node& node, const std::string& name, const Attr& found, const Attr& wanted) const {
+    const bool same = name == "dtype" && wanted == Attr(Text("same")) && graph_.type(node.in[0]).dtype == graph_.type(node.out[0]).dtype;
+    return found == wanted || same;
   }
 
   // Looks for the next part that touches what is known, until none is missing.

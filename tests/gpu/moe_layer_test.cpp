@@ -60,16 +60,24 @@ class Layer {
     const Operand slot = add("route", {ids, {}}, r_.route_attrs());
     expert_ = {steps.back().out[1], true};
     const Operand rows = add("dispatch", {x, slot}, k), w = add("dispatch_weights", {w_bsk, slot}, {});
-    const Operand pair = product("e b s h, e g m h -> e b s g m", rows, up), a = add("gated", {pair}, gate);
-    const Operand y = product("e b s m, e h m -> e b s h", a, down), z = by_row("e b s h, e b s -> e b s h", y, w);
-    add("combine", {z, slot}, k);
+    const Operand pair = product("e b s h, e g m h -> e b s g m", rows, up), a = add("gated_weighted", {pair, w}, gate);
+    const Operand y = product("e b s m, e h m -> e b s h", a, down);
+    add("combine", {y, slot}, k);
 
-    const Operand dz = add("dispatch", {dy, slot}, k), dy_rows = by_row("e b s h, e b s -> e b s h", dz, w);
-    add("combine_weights", {by_row("e b s h, e b s h -> e b s", dz, y), slot}, k);
+    const Operand dy_rows = add("dispatch", {dy, slot}, k);
     product("e b s h, e b s m -> e h m", dy_rows, a);
-    const Operand da = product("e b s h, e h m -> e b s m", dy_rows, down), dpair = add("gated_grad", {pair, da}, gate);
+    const Operand da = product("e b s h, e h m -> e b s m", dy_rows, down);
+    Attrs gate_of_dw = gate;
+    gate_of_dw.set("dtype", Text("same"));
+    const Operand dpair = add("gated_weighted_grad", {pair, w, da}, gate_of_dw);
+    add("combine_weights", {{steps.back().out[1], true}, slot}, k);
     product("e b s g m, e b s h -> e g m h", dpair, rows);
     add("combine", {product("e b s g m, e g m h -> e b s h", dpair, up), slot}, k);
+
+    // Where biases follow `down`, its results are weighted.
+    add("gated", {pair}, gate), add("gated_grad", {pair, da}, gate);
+    by_row("e b s h, e b s -> e b s h", y, w), by_row("e b s h, e b s h -> e b s", dy_rows, y);
+
     const Operand dtaken = add("normalize_grad", {taken, taken}, norm);
     add("softmax_rows_grad", {scores, add("put", {dtaken, chosen}, {{"extent", Int(r_.experts)}})}, {});
 

@@ -118,6 +118,23 @@ TEST_P(RoutedKernels, einsums_row_by_row) {
     }
 }
 
+// Pairs of halves of a row, or of neighbours. The gradient of the weights is of their dtype.
+TEST_P(RoutedKernels, gated_and_weighted) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const auto w_dtype : {at::kFloat, at::kBFloat16})
+      for (const std::int64_t m : is_large(r_) ? std::vector<std::int64_t>{72} : std::vector<std::int64_t>{8, 40, 2056})
+        for (const bool neighbours : {false, true}) {
+          Attrs attrs = {{"rule", Text(neighbours ? "e b s m g -> e b s m" : "e b s g m -> e b s m")},
+                         {"activation", Text(neighbours ? "clamped_swiglu" : "silu")},
+                         {"limit", neighbours ? 0.75 : 0.0}};
+          const Operand x = random_rows(r_, neighbours ? Shape{m, 2} : Shape{2, m}, dtype), w = random_rows(r_, {}, w_dtype);
+          expect_near_fp64("gated_weighted", "sheaf", {x, w}, attrs, r_, bound(dtype));
+          attrs.set("dtype", Text(w_dtype == at::kFloat ? "fp32" : "bf16"));
+          const bool rounded = dtype == at::kBFloat16 || w_dtype == at::kBFloat16;
+          expect_near_fp64("gated_weighted_grad", "sheaf", {x, w, random_rows(r_, {m}, dtype)}, attrs, r_, rounded ? kBf16 : kFp32Sum);
+        }
+}
+
 TEST_P(RoutedKernels, biases_and_their_gradients) {
   const std::int64_t e = r_.end - r_.begin;
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
@@ -191,6 +208,18 @@ TEST_F(MoeRows, gated_and_its_gradient) {
           const auto dy = random_numbers(run_portable("gated", Operands{x}, attrs, none)[0].sizes().vec(), dtype);
           expect_near_fp64("gated_grad", "sheaf", {x, dy}, attrs, none, bound(dtype));
         }
+}
+
+TEST_F(MoeRows, weights_are_of_what_lies_in_front_of_the_pairs) {
+  const Routing none{"", 1, 1, 1, 1, 0, 1, 1};
+  const auto taken = [&](const char* rule, const Shape& x) {
+    const Attrs attrs = {{"rule", Text(rule)}, {"activation", Text("silu")}, {"limit", 0.0}};
+    return row_of("gated_weighted", {random_numbers(x, at::kFloat), random_numbers({2, 2, 8}, at::kFloat)}, attrs, none) != nullptr;
+  };
+  EXPECT_TRUE(taken("e b s g m -> e b s m", {2, 2, 8, 2, 8}));
+  EXPECT_TRUE(taken("e b s m g -> e b s m", {2, 2, 8, 8, 2}));
+  EXPECT_FALSE(taken("e b g s m -> e b s m", {2, 2, 2, 8, 8}));
+  EXPECT_FALSE(taken("e b s g m -> e b s m", {2, 2, 8, 2, 12}));
 }
 
 }    // namespace

@@ -54,14 +54,17 @@ TEST(Programs, partitioned_is_unpartitioned) {
 TEST(Programs, rewritten_is_unpartitioned) {
   expect_equal(number_from("SHEAF_PROGRAMS", 300), true);
   // What is equal is something else: of the first programs many have each.
-  int chunks = 0, again = 0, fused = 0;
+  int chunks = 0, again = 0, fused = 0, weighted = 0, weighted_grad = 0;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     const Graph graph = random_step(seed).rewritten();
     for (const Node& node : graph.nodes(Segment::first)) {
       chunks += node.op->name == "chunk", again += node.note == "again", fused += !node.op->parts.empty();
+      weighted += node.op->name == "gated_weighted", weighted_grad += node.op->name == "gated_weighted_grad";
     }
   }
   EXPECT_GT(chunks, 30);
   EXPECT_GT(again, 50);
   EXPECT_GT(fused, 50);
+  EXPECT_GT(weighted, 2);
+  EXPECT_GT(weighted_grad, 2);
 }

@@ -1,6 +1,6 @@
 #pragma once
-// Device kernels of gated, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once. Each returns the
-// run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
+// Device kernels of gated, weighted or not, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once.
+// Each returns the run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
 #include <cstdint>
 
 #include "runtime/kernels/float_type.h"
@@ -9,12 +9,20 @@ namespace sheaf {
 
 enum class Activation { silu, gelu, gelu_tanh, relu, clamped_swiglu };
 
+// A number in fp32 or bf16 for each row.
+struct RowNumbers {
+  void* data = nullptr;
+  FloatType type = FloatType::fp32;
+};
+
 // x [rows, 2, m], gate before up, or [rows, m, 2] if the pairs are neighbours; y [rows, m]. m is a multiple of 8.
 struct Gated {
   std::int64_t rows, m;
   bool neighbours;
   Activation activation;
   float limit;    // 0: none
+  // Where given, y = w act(gate) up; of the gradient, dw = the sum over m of dy act(gate) up.
+  RowNumbers weights = {}, dweights = {};
 };
 
 const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream);

@@ -146,6 +146,28 @@ void gated_grad_launch(const Args& a) {
         "gated_grad");
 }
 
+RowNumbers row_numbers(const at::Tensor& t) { return {t.data_ptr(), float_type(t)}; }
+// What lies in front of the pairs are the rows, each with its number.
+bool takes_gated_weighted(const Attrs& attrs, const Types& in) {
+  const auto rows = in[1]->shape.size();
+  const auto g = static_cast<std::size_t>(gate_dim(attrs));
+  return takes_gated(attrs, in) && is_plain_float(*in[1]) && in[0]->shape.size() == rows + 2 && (g == rows || g == rows + 1);
+}
+void gated_weighted_launch(const Args& a) {
+  Gated gated = gated_of(a.attrs, a.in[0]);
+  gated.weights = row_numbers(a.in[1]);
+  check(gated_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), gated, current_stream()), "gated_weighted");
+}
+bool takes_gated_weighted_grad(const Attrs& attrs, const Types& in) {
+  return takes_gated_weighted(attrs, in) && in[2]->dtype == in[0]->dtype && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16});
+}
+void gated_weighted_grad_launch(const Args& a) {
+  Gated gated = gated_of(a.attrs, a.in[0]);
+  gated.weights = row_numbers(a.in[1]), gated.dweights = row_numbers(a.out[1]);
+  check(gated_grad_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[2].data_ptr(), float_type(a.in[0]), gated, current_stream()),
+        "gated_weighted_grad");
+}
+
 }    // namespace
 
 std::vector<KernelRow> cuda_moe_rows() {
@@ -159,6 +181,12 @@ std::vector<KernelRow> cuda_moe_rows() {
       {.op = "einsum", .device = cuda, .name = "rows times rows", .takes = takes_dot_rows, .launch = dot_rows_launch},
       {.op = "gated", .device = cuda, .name = "sheaf", .takes = takes_gated, .launch = gated_launch},
       {.op = "gated_grad", .device = cuda, .name = "sheaf", .takes = takes_gated_grad, .launch = gated_grad_launch},
+      {.op = "gated_weighted", .device = cuda, .name = "sheaf", .takes = takes_gated_weighted, .launch = gated_weighted_launch},
+      {.op = "gated_weighted_grad",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_gated_weighted_grad,
+       .launch = gated_weighted_grad_launch},
   };
 }
 

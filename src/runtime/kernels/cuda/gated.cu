@@ -42,12 +42,25 @@ __device__ void store_pairs(const float (&gate)[kWidth], const float (&up)[kWidt
   }
 }
 
+__device__ float number(const RowNumbers& of, std::int64_t row) {
+  return of.type == FloatType::fp32 ? load(static_cast<const float*>(of.data) + row)
+                                    : load(static_cast<const std::uint16_t*>(of.data) + row);
+}
+__device__ void set_number(const RowNumbers& of, std::int64_t row, float x) {
+  of.type == FloatType::fp32 ? store(x, static_cast<float*>(of.data) + row) : store(x, static_cast<std::uint16_t*>(of.data) + row);
+}
+
 constexpr int kRows = 2;    // of a thread, all asked for before the first is computed
 
 // Of a block x goes along a row, y through rows.
-template <Activation kind, bool neighbours, class T>
-__global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit) {
+template <Activation kind, bool neighbours, bool weighted, class T>
+__global__ void __launch_bounds__(kBlock)
+    forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit, RowNumbers weights) {
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
+  float w[kRows];
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = number(weights, r);
   for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
     float gate[kRows][kWidth], up[kRows][kWidth];
 #pragma unroll
@@ -63,16 +76,22 @@ __global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __
           if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
           if (kind == Activation::clamped_swiglu) p += 1;
           out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
+          if (weighted) out[i] *= w[u];
         }
         store(out, y + r * m + at);
       }
   }
 }
 
-template <Activation kind, bool neighbours, class T>
-__global__ void __launch_bounds__(kBlock)
-    backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows, int m, float limit) {
+// Weighted: x of a block is a power of two up to kWarp, and goes through a row alone.
+template <Activation kind, bool neighbours, bool weighted, class T>
+__global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows,
+                                                   int m, float limit, RowNumbers weights, RowNumbers dweights) {
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
+  float w[kRows], dw[kRows] = {};
+#pragma unroll
+  for (int u = 0; u < kRows; ++u)
+    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = number(weights, r);
   for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
     float gate[kRows][kWidth], up[kRows][kWidth], d[kRows][kWidth];
 #pragma unroll
@@ -91,18 +110,29 @@ __global__ void __launch_bounds__(kBlock)
           if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
           if (kind == Activation::clamped_swiglu) p += 1;
           const Activated a = activated<kind, sizeof(T) == 2>(g);
+          if (weighted) dw[u] += d[u][i] * a.y * p, d[u][i] *= w[u];
           gate[u][i] = gate_held ? 0 : d[u][i] * p * a.dy;
           up[u][i] = up_held ? 0 : d[u][i] * a.y;
         }
         store_pairs<neighbours>(gate[u], up[u], dx + r * 2 * m, m, at);
       }
   }
+  if constexpr (weighted) {
+#pragma unroll
+    for (int u = 0; u < kRows; ++u) {
+      for (int lanes = blockDim.x / 2; lanes > 0; lanes /= 2) dw[u] += __shfl_xor_sync(0xffffffffu, dw[u], lanes);
+      if (const std::int64_t r = first + u * blockDim.y; r < rows && threadIdx.x == 0) set_number(dweights, r, dw[u]);
+    }
+  }
 }
 
-// f(kind, neighbours) as constants of the compiler.
+// f(kind, neighbours, weighted) as constants of the compiler.
 template <Activation kind, class F>
 void with_layout(const Gated& gated, F&& f) {
-  gated.neighbours ? f.template operator()<kind, true>() : f.template operator()<kind, false>();
+  if (gated.weights.data)
+    gated.neighbours ? f.template operator()<kind, true, true>() : f.template operator()<kind, false, true>();
+  else
+    gated.neighbours ? f.template operator()<kind, true, false>() : f.template operator()<kind, false, false>();
 }
 template <class F>
 void with_constants(const Gated& gated, F&& f) {
@@ -123,17 +153,18 @@ void with_constants(const Gated& gated, F&& f) {
 template <class T>
 void launch_forward(void* y, const void* x, const Gated& g, gpuStream_t stream) {
   const dim3 block = block_for(g.m / kWidth);
-  with_constants(g, [&]<Activation kind, bool neighbours>() {
-    forward<kind, neighbours><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x),
-                                                                                         g.rows, static_cast<int>(g.m), g.limit);
+  with_constants(g, [&]<Activation kind, bool neighbours, bool weighted>() {
+    forward<kind, neighbours, weighted><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(y), static_cast<const T*>(x), g.rows, static_cast<int>(g.m), g.limit, g.weights);
   });
 }
 template <class T>
 void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gpuStream_t stream) {
-  const dim3 block = block_for(g.m / kWidth);
-  with_constants(g, [&]<Activation kind, bool neighbours>() {
-    backward<kind, neighbours><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
-        static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit);
+  const dim3 block = g.weights.data ? block_of_sums(g.m / kWidth) : block_for(g.m / kWidth);
+  with_constants(g, [&]<Activation kind, bool neighbours, bool weighted>() {
+    backward<kind, neighbours, weighted><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit, g.weights,
+        g.dweights);
   });
 }
 

@@ -49,6 +49,12 @@ inline dim3 block_for(std::int64_t chunks) {
   const std::int64_t turns = (chunks + kBlock - 1) / kBlock, x = (chunks + turns - 1) / turns;
   return dim3(static_cast<unsigned>(x), static_cast<unsigned>(kBlock / x));
 }
+// Kernels that sum a row in a warp, or a part of one: x is a power of two.
+inline dim3 block_of_sums(std::int64_t chunks) {
+  unsigned x = 1;
+  while (x < kWarp && x < chunks) x *= 2;
+  return dim3(x, kBlock / x);
+}
 inline unsigned num_blocks(std::int64_t work, std::int64_t of_a_block) {
   return static_cast<unsigned>((work + of_a_block - 1) / of_a_block);
 }
