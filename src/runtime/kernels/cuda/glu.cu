@@ -77,7 +77,7 @@ const char* launch(Tensors<T, F> t, void* stream) {
   for (const T* p : t.in) aligned = aligned && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
   for (const T* p : t.out) aligned = aligned && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
   t.accesses = aligned ? t.n / kPacked<T> : 0;
-  elementwise<<<num_blocks(t.n, kBlock * kUnroll * kPacked<T>), kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+  elementwise<<<num_blocks(t.n, kBlock * kUnroll * kPacked<T>), kBlock, 0, stream_of(stream)>>>(t);
   return launch_error();
 }
 
