@@ -33,6 +33,8 @@ inline const char* launch_error() {
   return error == gpuSuccess ? nullptr : gpuGetErrorString(error);
 }
 
+inline gpuStream_t stream_of(void* stream) { return static_cast<gpuStream_t>(stream); }
+
 // The largest x of a group of 32 threads.
 inline __device__ std::uint32_t warp_max(std::uint32_t x) {
 #if defined(__HIP__)

@@ -150,7 +150,7 @@ void launch(W weights, AdamwMoments moments, AdamwGradient g, std::int64_t n, co
 const char* adamw_device(AdamwWeights w, AdamwMoments moments, AdamwGradient g, std::int64_t n, const AdamwScalars& scalars,
                          const AdamwSettings& settings, void* stream) {
   if (n == 0) return nullptr;
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   if (w.w)
     launch(WholeWeights{w.w}, moments, g, n, scalars, settings, s);
   else

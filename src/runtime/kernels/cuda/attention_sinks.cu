@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kBlock)
 __global__ void __launch_bounds__(kWarp) add_parts(float* __restrict__ dsinks, const float* __restrict__ parts, int count) {
   float sum = 0;
   for (int i = threadIdx.x; i < count; i += kWarp) sum -= parts[std::int64_t{blockIdx.x} * count + i];
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+  sum = sum_of_lanes(sum);
   if (threadIdx.x == 0) dsinks[blockIdx.x] = sum;
 }
 
@@ -87,7 +87,7 @@ std::int64_t attention_sinks_parts(const SinkRows& shape) {
 
 const char* attention_sinks_grad_device(float* dsinks, float* parts, const void* dy, const void* o, const float* lse, const void* sinks,
                                         const SinkRows& shape, void* stream) {
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   const dim3 block = products_block(shape);
   const auto count = static_cast<unsigned>(attention_sinks_parts(shape)), heads = static_cast<unsigned>(shape.heads);
   with_types(shape, [&]<class T, class S>() {

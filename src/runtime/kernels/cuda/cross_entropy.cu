@@ -160,8 +160,8 @@ template <class T, Want want>
 const char* launch_sums(float* m, float* s, float* p, const void* x, const Labels& labels, std::int64_t rows, std::int64_t v,
                         void* stream) {
   if (rows == 0) return nullptr;
-  row_sums<T, want><<<static_cast<unsigned>(rows), kThreads, 0, static_cast<gpuStream_t>(stream)>>>(m, s, p, static_cast<const T*>(x),
-                                                                                                    labels, static_cast<int>(v));
+  row_sums<T, want>
+      <<<static_cast<unsigned>(rows), kThreads, 0, stream_of(stream)>>>(m, s, p, static_cast<const T*>(x), labels, static_cast<int>(v));
   return launch_error();
 }
 
@@ -170,8 +170,8 @@ const char* launch_grad(void* y, const void* x, const float* m, const float* ds,
                         std::int64_t v, void* stream) {
   if (rows == 0 || v == 0) return nullptr;
   const unsigned blocks = num_blocks(v, kThreads * kUnroll * kPacked<T>);
-  logits_grad<<<static_cast<unsigned>(rows) * blocks, kThreads, 0, static_cast<gpuStream_t>(stream)>>>(
-      static_cast<T*>(y), static_cast<const T*>(x), m, ds, dp, labels, static_cast<int>(v), blocks);
+  logits_grad<<<static_cast<unsigned>(rows) * blocks, kThreads, 0, stream_of(stream)>>>(static_cast<T*>(y), static_cast<const T*>(x), m, ds,
+                                                                                        dp, labels, static_cast<int>(v), blocks);
   return launch_error();
 }
 

@@ -20,8 +20,7 @@ const char* document_offsets_device(std::int32_t* lengths, std::int64_t* offsets
                                     void* stream) {
   constexpr int kThreads = 256;
   const std::int64_t entries = shape.b * (shape.c + 1) + 1;
-  write<<<static_cast<unsigned>((entries + kThreads - 1) / kThreads), kThreads, 0, static_cast<gpuStream_t>(stream)>>>(lengths, offsets,
-                                                                                                                       ends, shape);
+  write<<<static_cast<unsigned>((entries + kThreads - 1) / kThreads), kThreads, 0, stream_of(stream)>>>(lengths, offsets, ends, shape);
   return launch_error();
 }
 

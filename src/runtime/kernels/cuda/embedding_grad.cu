@@ -44,7 +44,7 @@ const char* embedding_grad_device(float* out, const void* dy, DyType type, const
                                   const EmbeddingGradShape& shape, void* stream) {
   if (shape.tokens == 0 || shape.k == 0) return nullptr;
   const dim3 blocks(static_cast<unsigned>(shape.tokens), static_cast<unsigned>((shape.k + kThreads - 1) / kThreads));
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   switch (type) {
     case DyType::fp32:
       sum_runs<<<blocks, kThreads, 0, s>>>(out, static_cast<const float*>(dy), sorted_ids, order, shape);

@@ -70,13 +70,11 @@ __global__ void __launch_bounds__(kBlock)
     if (const std::int64_t at = first + t * kBlock * kWidth; at < each) store(v[t], out + e * each + at);
 }
 
-gpuStream_t of(void* stream) { return static_cast<gpuStream_t>(stream); }
-
 }    // namespace
 
 const char* ends_of_experts_device(std::int32_t* ends, std::int64_t experts, const std::int32_t* expert, std::int64_t rows,
                                    std::int64_t begin, void* stream) {
-  find_ends<<<num_blocks(rows + 1, kBlock), kBlock, 0, of(stream)>>>(ends, experts, expert, rows, begin);
+  find_ends<<<num_blocks(rows + 1, kBlock), kBlock, 0, stream_of(stream)>>>(ends, experts, expert, rows, begin);
   return launch_error();
 }
 
@@ -85,8 +83,8 @@ const char* rows_of_experts_device(void* rows, const void* w, const std::int32_t
   const std::int64_t chunks = row_bytes / 16;
   if (num_rows == 0 || chunks == 0) return nullptr;
   const dim3 block = block_for(chunks);
-  copy_of_expert<<<num_blocks(num_rows, block.y), block, 0, of(stream)>>>(static_cast<uint4*>(rows), static_cast<const uint4*>(w), expert,
-                                                                          num_rows, begin, static_cast<int>(chunks));
+  copy_of_expert<<<num_blocks(num_rows, block.y), block, 0, stream_of(stream)>>>(static_cast<uint4*>(rows), static_cast<const uint4*>(w),
+                                                                                 expert, num_rows, begin, static_cast<int>(chunks));
   return launch_error();
 }
 
@@ -101,9 +99,9 @@ const char* sums_of_experts_device(void* out, FloatType out_type, const void* ro
   if (experts == 0 || d == 0) return nullptr;
   const bool wide = type == FloatType::fp32;
   if (out_type == FloatType::fp32)
-    (wide ? launch_sums<float, float> : launch_sums<float, std::uint16_t>)(out, rows, ends, experts, d, of(stream));
+    (wide ? launch_sums<float, float> : launch_sums<float, std::uint16_t>)(out, rows, ends, experts, d, stream_of(stream));
   else
-    (wide ? launch_sums<std::uint16_t, float> : launch_sums<std::uint16_t, std::uint16_t>)(out, rows, ends, experts, d, of(stream));
+    (wide ? launch_sums<std::uint16_t, float> : launch_sums<std::uint16_t, std::uint16_t>)(out, rows, ends, experts, d, stream_of(stream));
   return launch_error();
 }
 
@@ -113,9 +111,9 @@ const char* of_experts_with_rows_device(void* out, FloatType out_type, const voi
   const dim3 blocks(num_blocks(each, kBlock * kTurns * kWidth), static_cast<unsigned>(experts));
   const auto* const from = static_cast<const std::uint16_t*>(x);
   if (out_type == FloatType::fp32)
-    keep_experts_with_rows<<<blocks, kBlock, 0, of(stream)>>>(static_cast<float*>(out), from, ends, each);
+    keep_experts_with_rows<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<float*>(out), from, ends, each);
   else
-    keep_experts_with_rows<<<blocks, kBlock, 0, of(stream)>>>(static_cast<std::uint16_t*>(out), from, ends, each);
+    keep_experts_with_rows<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(out), from, ends, each);
   return launch_error();
 }
 

@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
   if constexpr (weighted) {
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
-      for (int lanes = blockDim.x / 2; lanes > 0; lanes /= 2) dw[u] += __shfl_xor_sync(0xffffffffu, dw[u], lanes);
+      dw[u] = sum_of_lanes(dw[u], blockDim.x);
       if (const std::int64_t r = first + u * blockDim.y; r < rows && threadIdx.x == 0) set_number(dweights, r, dw[u]);
     }
   }
@@ -172,14 +172,14 @@ void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gp
 
 const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream) {
   if (gated.rows == 0 || gated.m == 0) return nullptr;
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   type == FloatType::fp32 ? launch_forward<float>(y, x, gated, s) : launch_forward<std::uint16_t>(y, x, gated, s);
   return launch_error();
 }
 
 const char* gated_grad_device(void* dx, const void* x, const void* dy, FloatType type, const Gated& gated, void* stream) {
   if (gated.rows == 0 || gated.m == 0) return nullptr;
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   type == FloatType::fp32 ? launch_backward<float>(dx, x, dy, gated, s) : launch_backward<std::uint16_t>(dx, x, dy, gated, s);
   return launch_error();
 }

@@ -88,9 +88,9 @@ const char* launch(Tensors<T, F> t, void* stream) {
   t.accesses = aligned ? t.n / kPacked<T> : 0;
   const unsigned blocks = num_blocks(t.n, kBlock * kUnroll * kPacked<T>);
   if (t.width == 0)
-    elementwise<T, F, false><<<blocks, kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+    elementwise<T, F, false><<<blocks, kBlock, 0, stream_of(stream)>>>(t);
   else if (aligned && t.accesses < std::int64_t{1} << 32)
-    elementwise<T, F, true><<<blocks, kBlock, 0, static_cast<gpuStream_t>(stream)>>>(t);
+    elementwise<T, F, true><<<blocks, kBlock, 0, stream_of(stream)>>>(t);
   else
     return "columns that do not begin on 16 bytes, or too many";
   return launch_error();

@@ -119,7 +119,7 @@ const char* rms_norm_device(void* y, void* sum, const void* x, const void* delta
     constexpr Cut cut = kNormCut<kChunks, kRotate>;
     const RowShape shape = row_shape(rows, layout, cut);
     const auto launch = [&](auto kernel) {
-      kernel<<<blocks_of(shape, layout.groups(cut)), layout.block(cut), 0, static_cast<gpuStream_t>(stream)>>>(
+      kernel<<<blocks_of(shape, layout.groups(cut)), layout.block(cut), 0, stream_of(stream)>>>(
           static_cast<T*>(y), static_cast<T*>(sum), static_cast<const T*>(x), static_cast<const T*>(delta), static_cast<const W*>(w),
           shape);
     };

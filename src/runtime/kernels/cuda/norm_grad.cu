@@ -203,7 +203,7 @@ std::int64_t rms_norm_parts(const NormRows& rows) {
 const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const void* x, const void* w, const void* dy, const void* dsum,
                                  const NormRows& rows, void* stream) {
   const RowLayout layout = row_layout(rows, true);
-  const auto on = static_cast<gpuStream_t>(stream);
+  const auto on = stream_of(stream);
   with_constants(rows, layout, [&]<class T, class W, int kChunks, bool kRotate>() {
     const auto launch = [&]<bool kAdd>() {
       constexpr Cut cut = kNormGradCut<kChunks, kRotate, kAdd>;

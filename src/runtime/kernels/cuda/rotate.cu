@@ -39,7 +39,7 @@ const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inv
   const RowLayout layout = row_layout(rows, false);
   const RowShape shape = row_shape(rows, layout, kCut);
   const unsigned blocks = blocks_of(shape, layout.groups(kCut));
-  const auto on = static_cast<gpuStream_t>(stream);
+  const auto on = stream_of(stream);
   const float sign = inverse ? -1 : 1;
   if (rows.type == FloatType::fp32)
     rotate<<<blocks, layout.block(kCut), 0, on>>>(static_cast<float*>(y), static_cast<const float*>(x), shape, sign);

@@ -121,8 +121,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-gpuStream_t of(void* stream) { return static_cast<gpuStream_t>(stream); }
-
 void count_pieces(std::int32_t* counts, const ExpertIds& ids, gpuStream_t stream) {
   count_piece<<<static_cast<unsigned>(num_pieces(ids.n)), kThreads, 0, stream>>>(counts, ids, piece_length(ids.n));
 }
@@ -132,17 +130,17 @@ void count_pieces(std::int32_t* counts, const ExpertIds& ids, gpuStream_t stream
 std::int64_t num_pieces(std::int64_t ids) { return ids == 0 ? 1 : num_blocks(ids, piece_length(ids)); }
 
 const char* count_experts_device(float* out, std::int32_t* counts, const ExpertIds& ids, void* stream) {
-  count_pieces(counts, ids, of(stream));
-  write_totals<<<1, kThreads, 0, of(stream)>>>(out, counts, static_cast<int>(num_pieces(ids.n)), ids.end - ids.begin);
+  count_pieces(counts, ids, stream_of(stream));
+  write_totals<<<1, kThreads, 0, stream_of(stream)>>>(out, counts, static_cast<int>(num_pieces(ids.n)), ids.end - ids.begin);
   return launch_error();
 }
 
 const char* route_device(std::int32_t* slot, std::int32_t* expert, std::int64_t capacity, std::int32_t* counts, const ExpertIds& ids,
                          void* stream) {
   if (capacity == 0) return nullptr;
-  count_pieces(counts, ids, of(stream));
-  place_piece<<<static_cast<unsigned>(num_pieces(ids.n)), kThreads, 0, of(stream)>>>(slot, expert, capacity, counts, ids,
-                                                                                     piece_length(ids.n));
+  count_pieces(counts, ids, stream_of(stream));
+  place_piece<<<static_cast<unsigned>(num_pieces(ids.n)), kThreads, 0, stream_of(stream)>>>(slot, expert, capacity, counts, ids,
+                                                                                            piece_length(ids.n));
   return launch_error();
 }
 

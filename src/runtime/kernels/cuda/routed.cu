@@ -62,13 +62,11 @@ __global__ void __launch_bounds__(kBlock)
   if (r < num_rows) w[slot[r]] = rows[r];
 }
 
-gpuStream_t of(void* stream) { return static_cast<gpuStream_t>(stream); }
-
 }    // namespace
 
 const char* rows_of_slots_device(std::int32_t* row, const std::int32_t* slot, std::int64_t rows, void* stream) {
   if (rows == 0) return nullptr;
-  invert<<<num_blocks(rows, kBlock), kBlock, 0, of(stream)>>>(row, slot, rows);
+  invert<<<num_blocks(rows, kBlock), kBlock, 0, stream_of(stream)>>>(row, slot, rows);
   return launch_error();
 }
 
@@ -76,8 +74,8 @@ const char* dispatch_device(void* rows, const void* x, const Tokens& tokens, std
   const std::int64_t chunks = row_bytes / 16;
   if (tokens.count == 0 || chunks == 0) return nullptr;
   const dim3 block = block_for(chunks);
-  scatter<<<num_blocks(tokens.count, block.y), block, 0, of(stream)>>>(static_cast<uint4*>(rows), static_cast<const uint4*>(x), tokens,
-                                                                       static_cast<int>(chunks));
+  scatter<<<num_blocks(tokens.count, block.y), block, 0, stream_of(stream)>>>(static_cast<uint4*>(rows), static_cast<const uint4*>(x),
+                                                                              tokens, static_cast<int>(chunks));
   return launch_error();
 }
 
@@ -86,10 +84,11 @@ const char* combine_device(void* y, const void* rows, FloatType type, const Toke
   const dim3 block = block_for(d / kWidth);
   const unsigned blocks = num_blocks(tokens.count, block.y);
   if (type == FloatType::fp32)
-    gather_sum<<<blocks, block, 0, of(stream)>>>(static_cast<float*>(y), static_cast<const float*>(rows), tokens, static_cast<int>(d));
+    gather_sum<<<blocks, block, 0, stream_of(stream)>>>(static_cast<float*>(y), static_cast<const float*>(rows), tokens,
+                                                        static_cast<int>(d));
   else
-    gather_sum<<<blocks, block, 0, of(stream)>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(rows), tokens,
-                                                 static_cast<int>(d));
+    gather_sum<<<blocks, block, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(rows), tokens,
+                                                        static_cast<int>(d));
   return launch_error();
 }
 
@@ -98,11 +97,11 @@ const char* dispatch_weights_device(void* rows, const void* w, const std::int32_
   if (num_rows == 0) return nullptr;
   const unsigned blocks = num_blocks(num_rows, kBlock);
   if (bytes == 4)
-    gather_numbers<<<blocks, kBlock, 0, of(stream)>>>(static_cast<std::uint32_t*>(rows), static_cast<const std::uint32_t*>(w), slot,
-                                                      num_rows);
+    gather_numbers<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint32_t*>(rows), static_cast<const std::uint32_t*>(w), slot,
+                                                             num_rows);
   else
-    gather_numbers<<<blocks, kBlock, 0, of(stream)>>>(static_cast<std::uint16_t*>(rows), static_cast<const std::uint16_t*>(w), slot,
-                                                      num_rows);
+    gather_numbers<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(rows), static_cast<const std::uint16_t*>(w), slot,
+                                                             num_rows);
   return launch_error();
 }
 
@@ -111,11 +110,11 @@ const char* combine_weights_device(void* w, const void* rows, const std::int32_t
   if (num_rows == 0) return nullptr;
   const unsigned blocks = num_blocks(num_rows, kBlock);
   if (bytes == 4)
-    scatter_numbers<<<blocks, kBlock, 0, of(stream)>>>(static_cast<std::uint32_t*>(w), static_cast<const std::uint32_t*>(rows), slot,
-                                                       num_rows);
+    scatter_numbers<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint32_t*>(w), static_cast<const std::uint32_t*>(rows), slot,
+                                                              num_rows);
   else
-    scatter_numbers<<<blocks, kBlock, 0, of(stream)>>>(static_cast<std::uint16_t*>(w), static_cast<const std::uint16_t*>(rows), slot,
-                                                       num_rows);
+    scatter_numbers<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(w), static_cast<const std::uint16_t*>(rows), slot,
+                                                              num_rows);
   return launch_error();
 }
 

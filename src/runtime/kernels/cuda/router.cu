@@ -82,11 +82,6 @@ __global__ void __launch_bounds__(kBlock) choose(std::int32_t* __restrict__ chos
   }
 }
 
-__device__ float sum_of_warp(float x) {
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
-  return x;
-}
 __device__ float max_of_warp(float x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
@@ -108,7 +103,7 @@ __global__ void __launch_bounds__(kBlock) softmax_of_rows(T* __restrict__ y, con
   most = max_of_warp(most);
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = expf(v[i] - most), sum += v[i];
-  const float factor = 1 / sum_of_warp(sum);
+  const float factor = 1 / sum_of_lanes(sum);
 #pragma unroll
   for (int i = 0; i < N; ++i)
     if (const int at = lane + kWarp * i; at < d) store(v[i] * factor, y + row * d + at);
@@ -128,7 +123,7 @@ __global__ void __launch_bounds__(kBlock)
     g[i] = at < d ? load(dy + row * d + at) : 0;
     dot += p[i] * g[i];
   }
-  dot = sum_of_warp(dot);
+  dot = sum_of_lanes(dot);
 #pragma unroll
   for (int i = 0; i < N; ++i)
     if (const int at = lane + kWarp * i; at < d) store(p[i] * (g[i] - dot), dx + row * d + at);
@@ -184,8 +179,6 @@ __global__ void __launch_bounds__(kBlock) put_numbers(T* __restrict__ dx, const 
   }
 }
 
-gpuStream_t of(void* stream) { return static_cast<gpuStream_t>(stream); }
-
 // Calls f(numbers of a lane, as a constant).
 template <class F>
 void by_numbers_of_a_lane(std::int64_t d, const F& f) {
@@ -216,7 +209,7 @@ const char* choose_experts_device(std::int32_t* chosen, const void* scores, Floa
   if (tokens == 0) return nullptr;
   by_type(type, [&](auto* t) {
     by_numbers_of_a_lane(rule.experts, [&](auto n) {
-      choose<n.value><<<num_blocks(tokens, kWarps), kBlock, 0, of(stream)>>>(chosen, as(t, scores), bias, tokens, rule);
+      choose<n.value><<<num_blocks(tokens, kWarps), kBlock, 0, stream_of(stream)>>>(chosen, as(t, scores), bias, tokens, rule);
     });
   });
   return launch_error();
@@ -226,7 +219,7 @@ const char* softmax_device(void* y, const void* x, FloatType type, std::int64_t 
   if (rows == 0) return nullptr;
   by_type(type, [&](auto* t) {
     by_numbers_of_a_lane(d, [&](auto n) {
-      softmax_of_rows<n.value><<<num_blocks(rows, kWarps), kBlock, 0, of(stream)>>>(as(t, y), as(t, x), rows, static_cast<int>(d));
+      softmax_of_rows<n.value><<<num_blocks(rows, kWarps), kBlock, 0, stream_of(stream)>>>(as(t, y), as(t, x), rows, static_cast<int>(d));
     });
   });
   return launch_error();
@@ -238,7 +231,7 @@ const char* softmax_rows_grad_device(void* dx, const void* y, const void* dy, Fl
   by_type(type, [&](auto* t) {
     by_numbers_of_a_lane(d, [&](auto n) {
       softmax_grad_of_rows<n.value>
-          <<<num_blocks(rows, kWarps), kBlock, 0, of(stream)>>>(as(t, dx), as(t, y), as(t, dy), rows, static_cast<int>(d));
+          <<<num_blocks(rows, kWarps), kBlock, 0, stream_of(stream)>>>(as(t, dx), as(t, y), as(t, dy), rows, static_cast<int>(d));
     });
   });
   return launch_error();
@@ -247,14 +240,14 @@ const char* softmax_rows_grad_device(void* dx, const void* y, const void* dy, Fl
 const char* normalize_device(void* y, const void* x, const FewNumbers& numbers, void* stream) {
   if (numbers.rows == 0) return nullptr;
   by_type(numbers.type,
-          [&](auto* t) { normalize_few<<<num_blocks(numbers.rows, kBlock), kBlock, 0, of(stream)>>>(as(t, y), as(t, x), numbers); });
+          [&](auto* t) { normalize_few<<<num_blocks(numbers.rows, kBlock), kBlock, 0, stream_of(stream)>>>(as(t, y), as(t, x), numbers); });
   return launch_error();
 }
 
 const char* normalize_grad_device(void* dx, const void* x, const void* dy, const FewNumbers& numbers, void* stream) {
   if (numbers.rows == 0) return nullptr;
   by_type(numbers.type, [&](auto* t) {
-    normalize_few_grad<<<num_blocks(numbers.rows, kBlock), kBlock, 0, of(stream)>>>(as(t, dx), as(t, x), as(t, dy), numbers);
+    normalize_few_grad<<<num_blocks(numbers.rows, kBlock), kBlock, 0, stream_of(stream)>>>(as(t, dx), as(t, x), as(t, dy), numbers);
   });
   return launch_error();
 }
@@ -264,16 +257,17 @@ const char* take_device(void* y, const void* x, std::int64_t bytes, const TakenI
   const dim3 block = block_for(taken.k);
   const unsigned blocks = num_blocks(taken.rows, block.y);
   if (bytes == 4)
-    take_numbers<<<blocks, block, 0, of(stream)>>>(static_cast<std::uint32_t*>(y), static_cast<const std::uint32_t*>(x), taken);
+    take_numbers<<<blocks, block, 0, stream_of(stream)>>>(static_cast<std::uint32_t*>(y), static_cast<const std::uint32_t*>(x), taken);
   else
-    take_numbers<<<blocks, block, 0, of(stream)>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), taken);
+    take_numbers<<<blocks, block, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(y), static_cast<const std::uint16_t*>(x), taken);
   return launch_error();
 }
 
 const char* put_device(void* dx, const void* dy, FloatType type, const TakenIds& taken, void* stream) {
   if (taken.rows == 0 || taken.d == 0) return nullptr;
   const dim3 block = block_for(taken.d);
-  by_type(type, [&](auto* t) { put_numbers<<<num_blocks(taken.rows, block.y), block, 0, of(stream)>>>(as(t, dx), as(t, dy), taken); });
+  by_type(type,
+          [&](auto* t) { put_numbers<<<num_blocks(taken.rows, block.y), block, 0, stream_of(stream)>>>(as(t, dx), as(t, dy), taken); });
   return launch_error();
 }
 

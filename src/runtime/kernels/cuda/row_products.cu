@@ -29,16 +29,15 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// `width` threads a row, a power of two up to kWarp; kBlock / width rows a block.
+// x of a block goes along a row alone, y through rows.
 template <class Y, class T>
 __global__ void __launch_bounds__(kBlock)
-    dot(Y* __restrict__ y, const T* __restrict__ a, const T* __restrict__ b, std::int64_t rows, int d, int width) {
-  const std::int64_t r = std::int64_t(blockIdx.x) * (kBlock / width) + threadIdx.x / width;
-  const int lane = threadIdx.x % width;
+    dot(Y* __restrict__ y, const T* __restrict__ a, const T* __restrict__ b, std::int64_t rows, int d) {
+  const std::int64_t r = std::int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   float sum = 0;
   if (r < rows) {
 #pragma unroll 4
-    for (int at = lane * kWidth; at < d; at += width * kWidth) {
+    for (int at = threadIdx.x * kWidth; at < d; at += blockDim.x * kWidth) {
       float v[kWidth], w[kWidth];
       load(v, a + r * d + at);
       load(w, b + r * d + at);
@@ -46,8 +45,8 @@ __global__ void __launch_bounds__(kBlock)
       for (int i = 0; i < kWidth; ++i) sum += v[i] * w[i];
     }
   }
-  for (int offset = width / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (r < rows && lane == 0) store(sum, y + r);
+  sum = sum_of_lanes(sum, blockDim.x);
+  if (r < rows && threadIdx.x == 0) store(sum, y + r);
 }
 
 template <class T, class W>
@@ -59,10 +58,9 @@ void launch_scale(void* y, const void* x, const void* w, std::int64_t rows, std:
 
 template <class Y, class T>
 void launch_dot(void* y, const void* a, const void* b, std::int64_t rows, std::int64_t d, gpuStream_t stream) {
-  int width = 1;
-  while (width < kWarp && width * kWidth < d) width *= 2;
-  dot<<<num_blocks(rows, kBlock / width), kBlock, 0, stream>>>(static_cast<Y*>(y), static_cast<const T*>(a), static_cast<const T*>(b), rows,
-                                                               static_cast<int>(d), width);
+  const dim3 block = block_of_sums(d / kWidth);
+  dot<<<num_blocks(rows, block.y), block, 0, stream>>>(static_cast<Y*>(y), static_cast<const T*>(a), static_cast<const T*>(b), rows,
+                                                       static_cast<int>(d));
 }
 
 }    // namespace
@@ -71,7 +69,7 @@ const char* scale_rows_device(void* y, const void* x, FloatType type, const void
                               void* stream) {
   if (rows == 0 || d == 0) return nullptr;
   const bool wide = w_type == FloatType::fp32;
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   if (type == FloatType::fp32)
     (wide ? launch_scale<float, float> : launch_scale<float, std::uint16_t>)(y, x, w, rows, d, s);
   else
@@ -83,7 +81,7 @@ const char* dot_rows_device(void* y, FloatType y_type, const void* a, const void
                             void* stream) {
   if (rows == 0) return nullptr;
   const bool wide = type == FloatType::fp32;
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   if (y_type == FloatType::fp32)
     (wide ? launch_dot<float, float> : launch_dot<float, std::uint16_t>)(y, a, b, rows, d, s);
   else

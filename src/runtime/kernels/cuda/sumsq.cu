@@ -4,10 +4,10 @@
 namespace sheaf {
 namespace {
 
-// The sum over a block of kBlock threads, in thread 0: first within warps, by halves.
+// The sum over a block of kBlock threads, in thread 0: first within warps.
 __device__ float sum_of_block(float x) {
   __shared__ float of_warp[kBlock / kWarp];
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  x = sum_of_lanes(x);
   if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = x;
   __syncthreads();
   float sum = 0;
@@ -57,7 +57,7 @@ void launch(float* out, float* parts, const T* x, std::int64_t n, gpuStream_t st
 }    // namespace
 
 const char* sumsq_device(float* out, float* parts, const void* x, FloatType type, std::int64_t n, void* stream) {
-  const auto s = static_cast<gpuStream_t>(stream);
+  const auto s = stream_of(stream);
   if (type == FloatType::fp32)
     launch(out, parts, static_cast<const float*>(x), n, s);
   else

@@ -49,14 +49,27 @@ inline dim3 block_for(std::int64_t chunks) {
   const std::int64_t turns = (chunks + kBlock - 1) / kBlock, x = (chunks + turns - 1) / turns;
   return dim3(static_cast<unsigned>(x), static_cast<unsigned>(kBlock / x));
 }
-// Kernels that sum a row in a warp, or a part of one: x is a power of two.
-inline dim3 block_of_sums(std::int64_t chunks) {
-  unsigned x = 1;
-  while (x < kWarp && x < chunks) x *= 2;
-  return dim3(x, kBlock / x);
-}
 inline unsigned num_blocks(std::int64_t work, std::int64_t of_a_block) {
   return static_cast<unsigned>((work + of_a_block - 1) / of_a_block);
+}
+inline int power_of_two_from(std::int64_t n) {
+  int power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+// The sum over each group of `lanes` threads, a power of two, by halves; each thread gets the same bits. The whole warp calls it.
+inline __device__ float sum_of_lanes(float x, int lanes = kWarp) {
+#pragma unroll
+  for (int other = kWarp / 2; other > 0; other /= 2)
+    if (other < lanes) x += __shfl_xor_sync(0xffffffffu, x, other);
+  return x;
+}
+
+// Kernels that sum a row in a warp, or a part of one: x is a power of two.
+inline dim3 block_of_sums(std::int64_t chunks) {
+  const auto x = static_cast<unsigned>(chunks < kWarp ? power_of_two_from(chunks) : kWarp);
+  return dim3(x, kBlock / x);
 }
 
 }    // namespace sheaf
