@@ -42,9 +42,12 @@ __device__ void store_pairs(const float (&gate)[kWidth], const float (&up)[kWidt
   }
 }
 
-__device__ float number(const RowNumbers& of, std::int64_t row) {
-  return of.type == FloatType::fp32 ? load(static_cast<const float*>(of.data) + row)
-                                    : load(static_cast<const std::uint16_t*>(of.data) + row);
+// A number as it lies: it is made one when it is used, so that nothing waits for it before the row is asked for.
+__device__ std::uint32_t ask_number(const RowNumbers& of, std::int64_t row) {
+  return of.type == FloatType::fp32 ? static_cast<const std::uint32_t*>(of.data)[row] : static_cast<const std::uint16_t*>(of.data)[row];
+}
+__device__ float number(const RowNumbers& of, std::uint32_t asked) {
+  return of.type == FloatType::fp32 ? __uint_as_float(asked) : from_bits(asked);
 }
 __device__ void set_number(const RowNumbers& of, std::int64_t row, float x) {
   of.type == FloatType::fp32 ? store(x, static_cast<float*>(of.data) + row) : store(x, static_cast<std::uint16_t*>(of.data) + row);
@@ -57,10 +60,10 @@ template <Activation kind, bool neighbours, bool weighted, class T>
 __global__ void __launch_bounds__(kBlock)
     forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit, RowNumbers weights) {
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
-  float w[kRows];
+  std::uint32_t w[kRows];
 #pragma unroll
   for (int u = 0; u < kRows; ++u)
-    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = number(weights, r);
+    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = ask_number(weights, r);
   for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
     float gate[kRows][kWidth], up[kRows][kWidth];
 #pragma unroll
@@ -70,28 +73,30 @@ __global__ void __launch_bounds__(kBlock)
     for (int u = 0; u < kRows; ++u)
       if (const std::int64_t r = first + u * blockDim.y; r < rows) {
         float out[kWidth];
+        const float factor = weighted ? number(weights, w[u]) : 1;
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) {
           float g = gate[u][i], p = up[u][i];
           if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
           if (kind == Activation::clamped_swiglu) p += 1;
           out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
-          if (weighted) out[i] *= w[u];
+          if (weighted) out[i] *= factor;
         }
         store(out, y + r * m + at);
       }
   }
 }
 
-// Weighted: x of a block is a power of two up to kWarp, and goes through a row alone.
+// Weighted: what the threads of a row have of its sum is added by a warp.
 template <Activation kind, bool neighbours, bool weighted, class T>
 __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows,
                                                    int m, float limit, RowNumbers weights, RowNumbers dweights) {
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
-  float w[kRows], dw[kRows] = {};
+  std::uint32_t w[kRows];
+  float dw[kRows] = {};
 #pragma unroll
   for (int u = 0; u < kRows; ++u)
-    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = number(weights, r);
+    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = ask_number(weights, r);
   for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
     float gate[kRows][kWidth], up[kRows][kWidth], d[kRows][kWidth];
 #pragma unroll
@@ -103,6 +108,7 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
 #pragma unroll
     for (int u = 0; u < kRows; ++u)
       if (const std::int64_t r = first + u * blockDim.y; r < rows) {
+        const float factor = weighted ? number(weights, w[u]) : 1;
 #pragma unroll
         for (int i = 0; i < kWidth; ++i) {
           float g = gate[u][i], p = up[u][i];
@@ -110,7 +116,7 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
           if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
           if (kind == Activation::clamped_swiglu) p += 1;
           const Activated a = activated<kind, sizeof(T) == 2>(g);
-          if (weighted) dw[u] += d[u][i] * a.y * p, d[u][i] *= w[u];
+          if (weighted) dw[u] += d[u][i] * a.y * p, d[u][i] *= factor;
           gate[u][i] = gate_held ? 0 : d[u][i] * p * a.dy;
           up[u][i] = up_held ? 0 : d[u][i] * a.y;
         }
@@ -118,10 +124,17 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
       }
   }
   if constexpr (weighted) {
+    __shared__ float sums[kRows * kBlock];
+    const int width = blockDim.x, rows_at_once = blockDim.y, thread = threadIdx.y * width + threadIdx.x, lane = thread % kWarp;
 #pragma unroll
-    for (int u = 0; u < kRows; ++u) {
-      dw[u] = sum_of_lanes(dw[u], blockDim.x);
-      if (const std::int64_t r = first + u * blockDim.y; r < rows && threadIdx.x == 0) set_number(dweights, r, dw[u]);
+    for (int u = 0; u < kRows; ++u) sums[u * width * rows_at_once + thread] = dw[u];
+    __syncthreads();
+    const int warps = width * rows_at_once / kWarp;    // a rest that is no warp looks on
+    for (int k = thread / kWarp; k < kRows * rows_at_once && thread / kWarp < warps; k += warps) {
+      float sum = 0;
+      for (int i = lane; i < width; i += kWarp) sum += sums[k * width + i];
+      sum = sum_of_lanes(sum);
+      if (const std::int64_t r = first - threadIdx.y + k; lane == 0 && r < rows) set_number(dweights, r, sum);
     }
   }
 }
@@ -160,7 +173,7 @@ void launch_forward(void* y, const void* x, const Gated& g, gpuStream_t stream) 
 }
 template <class T>
 void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gpuStream_t stream) {
-  const dim3 block = g.weights.data ? block_of_sums(g.m / kWidth) : block_for(g.m / kWidth);
+  const dim3 block = block_for(g.m / kWidth);
   with_constants(g, [&]<Activation kind, bool neighbours, bool weighted>() {
     backward<kind, neighbours, weighted><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
         static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit, g.weights,

@@ -56,6 +56,12 @@ void launch_scale(void* y, const void* x, const void* w, std::int64_t rows, std:
                                                                  rows, static_cast<int>(d));
 }
 
+// x goes through a row alone: a warp, or a part of one.
+dim3 block_of_sums(std::int64_t chunks) {
+  const auto x = static_cast<unsigned>(chunks < kWarp ? power_of_two_from(chunks) : kWarp);
+  return dim3(x, kBlock / x);
+}
+
 template <class Y, class T>
 void launch_dot(void* y, const void* a, const void* b, std::int64_t rows, std::int64_t d, gpuStream_t stream) {
   const dim3 block = block_of_sums(d / kWidth);

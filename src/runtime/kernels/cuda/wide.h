@@ -66,10 +66,4 @@ inline __device__ float sum_of_lanes(float x, int lanes = kWarp) {
   return x;
 }
 
-// Kernels that sum a row in a warp, or a part of one: x is a power of two.
-inline dim3 block_of_sums(std::int64_t chunks) {
-  const auto x = static_cast<unsigned>(chunks < kWarp ? power_of_two_from(chunks) : kWarp);
-  return dim3(x, kBlock / x);
-}
-
 }    // namespace sheaf
