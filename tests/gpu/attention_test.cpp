@@ -224,16 +224,22 @@ TEST_F(CudnnAttentionRows, head_dims_of_mla) {
 // SHEAF_TIMES=1: what sinks cost at 16,384 tokens. The heads of Qwen3-1.7B; those of gpt-oss-20b, where every other layer has a window.
 TEST_F(CudnnAttentionRows, times) {
   if (!times_wanted()) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
-  for (const auto& [name, hk, r, d, window] :
-       {std::tuple{"16 heads of 128, 8 of k and v", 8, 2, 128, 0},
-        std::tuple{"16 heads of 128, 8 of k and v, window 1024", 8, 2, 128, 1024},
-        std::tuple{"16 heads of 128, 8 of k and v, window 128", 8, 2, 128, 128},
-        std::tuple{"64 heads of 64, 8 of k and v, window 128", 8, 8, 64, 128}, std::tuple{"64 heads of 64, 8 of k and v", 8, 8, 64, 0}}) {
-    Shaped c{.name = name, .b = 4, .s = 4096, .u = 4096, .hk = hk, .r = r, .d = d, .window = window};
+  struct Kind {
+    const char* name;
+    std::int64_t hk, r, d, window = 0, document = 4096;    // tokens of each
+  };
+  for (const Kind& kind : {Kind{"16 heads of 128, 8 of k and v", 8, 2, 128}, Kind{"the same, window 1024", 8, 2, 128, 1024},
+                           Kind{"the same, window 128", 8, 2, 128, 128}, Kind{"the same, documents of 1024", 8, 2, 128, 0, 1024},
+                           Kind{"the same, documents of 256", 8, 2, 128, 0, 256}, Kind{"64 heads of 64, 8 of k and v", 8, 8, 64},
+                           Kind{"the same, window 128", 8, 8, 64, 128}}) {
+    Shaped c{.name = kind.name, .b = 4, .s = 4096, .u = 4096, .hk = kind.hk, .r = kind.r, .d = kind.d, .window = kind.window};
+    std::vector<std::int32_t> ends;
+    for (std::int64_t end = kind.document; end < c.s; end += kind.document) ends.push_back(static_cast<std::int32_t>(end));
+    if (!ends.empty()) c.ends.assign(4, ends);
     const Attrs attrs = c.attrs();
     const auto some = [](const Shape& shape) { return at::randn(shape, at::TensorOptions().dtype(at::kBFloat16).device(kGpu)); };
-    const std::vector<at::Tensor> in = {some({4, 4096, hk, r, d}), some({4, 4096, hk, d}), some({4, 4096, hk, d})};
-    const at::Tensor dy = some({4, 4096, hk, r, d});
+    const std::vector<at::Tensor> in = {some({4, 4096, c.hk, c.r, c.d}), some({4, 4096, c.hk, c.d}), some({4, 4096, c.hk, c.d})};
+    const at::Tensor dy = some({4, 4096, c.hk, c.r, c.d});
     double ms[3][2];    // forward, backward, deterministic; without and with
     for (const bool sinks : {false, true}) {
       if (sinks) c.sinks = at::kBFloat16;
@@ -250,7 +256,7 @@ TEST_F(CudnnAttentionRows, times) {
     }
     const char* rows[] = {"attention", "attention_grad", "attention_grad, deterministic"};
     for (int i = 0; i < 3; ++i)
-      fmt::print("{:8.3f} ms  with sinks {:8.3f} ms  {:.2f} times  {}, {}\n", ms[i][0], ms[i][1], ms[i][1] / ms[i][0], rows[i], name);
+      fmt::print("{:8.3f} ms  with sinks {:8.3f} ms  {:.2f} times  {}, {}\n", ms[i][0], ms[i][1], ms[i][1] / ms[i][0], rows[i], kind.name);
   }
 }
 
