@@ -74,7 +74,7 @@ std::vector<KernelRow> cuda_rows() {
   std::vector<KernelRow> rows = {
       {.op = "add",
        .device = cuda,
-       .name = "LibTorch",
+       .name = "aten",
        .takes = takes_tokens,
        .launch = op(OpId::add).kernel,
        .columns = {.in = 0b11, .out = 1}},
@@ -101,7 +101,7 @@ std::vector<KernelRow> cuda_rows() {
        .columns = {.in = 0b111, .out = 0b111}},
       {.op = "einsum",
        .device = cuda,
-       .name = "LibTorch, sum",
+       .name = "aten, sum",
        .takes = takes_sum,
        .launch = op(OpId::einsum).kernel,
        .columns = {.in = 1}},
