@@ -161,9 +161,12 @@ void einsum_sum(const Args& a) {
   }
 }
 
+void fill(const Args& a) {
+  for (const at::Tensor& t : a.in) t.normal_();
+}
 template <void (*row)(const Args&)>
 void measure(const Args& a) {
-  for (const at::Tensor& t : a.in) t.normal_();
+  fill(a);
   row(a);
 }
 
@@ -175,9 +178,6 @@ at::Tensor columns(const at::Tensor& matrix, std::int64_t first, std::int64_t wi
 }
 
 // As they are, and once more as one product.
-void fill(const Args& a) {
-  for (const at::Tensor& t : a.in) t.normal_();
-}
 void measure_each(const Args& a) {
   fill(a);
   einsum_each<measure_gemm>(a);
