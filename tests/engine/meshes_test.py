@@ -85,9 +85,10 @@ def tiles_and_recomputation(against):
         kept, *again = (against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.recompute={what}") for what in ("none", "selective", "block"))
         assert 0 < step_distance(metrics(kept), metrics(expected)) <= STEP_TOLERANCE, (model, name)
         most, least = (metrics(run)[0]["peak_bytes"] for run in (kept, again[-1]))
-        limit = (most + least) / 2
-        again.append(against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.memory_limit={limit / 2**30}"))
-        assert metrics(again[-1])[0]["peak_bytes"] <= limit, (model, name)
+        if most - least > 0.03 * most:    # a plan is within 2 % of what is used: there is room for a limit between them
+            limit = (most + least) / 2
+            again.append(against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.memory_limit={limit / 2**30}"))
+            assert metrics(again[-1])[0]["peak_bytes"] <= limit, (model, name)
         for other in again:
             assert numbers(other) == numbers(kept) and model_bytes(other / "model") == model_bytes(kept / "model"), (model, name)
             assert metrics(other)[0]["peak_bytes"] <= most, (model, name)
