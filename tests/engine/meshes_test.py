@@ -85,7 +85,7 @@ def tiles_and_recomputation(against):
         kept, *again = (against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.recompute={what}") for what in ("none", "selective", "block"))
         assert 0 < step_distance(metrics(kept), metrics(expected)) <= STEP_TOLERANCE, (model, name)
         most, least = (metrics(run)[0]["peak_bytes"] for run in (kept, again[-1]))
-        if most - least > 0.03 * most:    # a plan is within 2 % of what is used: there is room for a limit between them
+        if most - least > 0.08 * most:    # room for a limit between them: of models this small a plan says up to 4 % more than is used
             limit = (most + least) / 2
             again.append(against.runs.train(file, MESHES[name], "run.tile_rows=5", f"run.memory_limit={limit / 2**30}"))
             assert metrics(again[-1])[0]["peak_bytes"] <= limit, (model, name)
