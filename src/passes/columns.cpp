@@ -1,6 +1,7 @@
 #include "passes/columns.h"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "ops/op_table.h"
@@ -29,50 +30,49 @@ Columns::Columns(const Graph& graph, const ColumnMasks& masks) : graph_(graph), 
     }
 }
 
-std::vector<Values> Columns::groups() const {
+// What nodes that stand for several products have side by side, `of` a node: where all of it fits and nothing of it is in a group before.
+static std::vector<Values> disjoint(const Graph& graph, const std::function<Values(const Node&, const ColumnMask&)>& of,
+                                    const std::function<bool(Value first, Value v)>& fits, const ColumnMasks& masks) {
   std::vector<Values> groups;
   std::set<Value> taken;
   for (const Segment s : kSegments)
-    for (const Node& node : graph_.nodes(s)) {
-      Values members;
-      if (node.op == &op(OpId::einsum_each)) members = node.out;
-      if (node.op == &op(OpId::einsum_sum))
-        for (std::size_t i = 0; i < node.in.size(); i += 2) members.push_back(node.in[i]);
-      const auto fits = [&](Value v) {
-        const Shape &shape = graph_.local_type(v).shape, &first = graph_.local_type(members[0]).shape;
-        return may_have_gaps(v) && graph_.type(v).dtype == graph_.type(members[0]).dtype && shape[0] == first[0] && shape[1] == first[1];
-      };
-      if (members.empty() || !std::all_of(members.begin(), members.end(), fits)) continue;
-      std::set<Value> more = taken;
-      more.insert(members.begin(), members.end());
-      if (more.size() < taken.size() + members.size()) continue;
-      taken = std::move(more);
-      groups.push_back(std::move(members));
+    for (std::size_t n = 0; n < masks[static_cast<std::size_t>(s)].size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      if (!node.op->joined) continue;
+      const Values members = of(node, masks[static_cast<std::size_t>(s)][n]);
+      std::set<Value> each;
+      const auto may = [&](Value v) { return fits(members[0], v) && !taken.contains(v) && each.insert(v).second; };
+      if (members.empty() || !std::all_of(members.begin(), members.end(), may)) continue;
+      taken.insert(members.begin(), members.end());
+      groups.push_back(members);
     }
   return groups;
 }
+// Of the operands of einsum_sum, two by two.
+static Values every_other(const Values& in, std::size_t first) {
+  Values out;
+  for (std::size_t i = first; i < in.size(); i += 2) out.push_back(in[i]);
+  return out;
+}
+
+std::vector<Values> Columns::groups() const {
+  const auto of = [](const Node& node, const ColumnMask&) {
+    return node.op == &op(OpId::einsum_each) ? node.out : every_other(node.in, 0);
+  };
+  const auto fits = [&](Value first, Value v) {
+    const Shape &shape = graph_.local_type(v).shape, &of_first = graph_.local_type(first).shape;
+    return may_have_gaps(v) && graph_.type(v).dtype == graph_.type(first).dtype && shape[0] == of_first[0] && shape[1] == of_first[1];
+  };
+  return disjoint(graph_, of, fits, masks_);
+}
 
 std::vector<Values> Columns::stacks() const {
-  std::vector<Values> stacks;
-  std::set<Value> taken;
-  for (const Segment s : kSegments)
-    for (std::size_t n = 0; n < masks_[static_cast<std::size_t>(s)].size(); ++n) {
-      const Node& node = graph_.nodes(s)[n];
-      if (masks_[static_cast<std::size_t>(s)][n].in == 0) continue;    // its kernel runs them one by one
-      Values members;
-      if (node.op == &op(OpId::einsum_each)) members = {node.in.begin() + 1, node.in.end()};
-      if (node.op == &op(OpId::einsum_sum))
-        for (std::size_t i = 1; i < node.in.size(); i += 2) members.push_back(node.in[i]);
-      const auto is_free = [&](Value v) {
-        return graph_[v].kind == ValueKind::result && !taken.contains(v) && graph_.local_bytes(v) % kAccess == 0;
-      };
-      if (members.empty() || !std::all_of(members.begin(), members.end(), is_free)) continue;
-      const std::set<Value> each(members.begin(), members.end());
-      if (each.size() < members.size()) continue;
-      taken.insert(members.begin(), members.end());
-      stacks.push_back(std::move(members));
-    }
-  return stacks;
+  const auto of = [](const Node& node, const ColumnMask& mask) {
+    if (mask.in == 0) return Values{};    // its kernel runs them one by one
+    return node.op == &op(OpId::einsum_each) ? Values(node.in.begin() + 1, node.in.end()) : every_other(node.in, 1);
+  };
+  const auto fits = [&](Value, Value v) { return graph_[v].kind == ValueKind::result && graph_.local_bytes(v) % kAccess == 0; };
+  return disjoint(graph_, of, fits, masks_);
 }
 
 }    // namespace sheaf

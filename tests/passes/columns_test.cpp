@@ -60,6 +60,31 @@ TEST(Columns, one_kernel_that_cannot_do_with_gaps_keeps_them_apart) {
   EXPECT_EQ(p.place(p.out(1)).pitch, 0);
 }
 
+TEST(Columns, weights_that_are_made_in_the_step_lie_one_after_the_other) {
+  const Graph graph = parse_graph(R"(input @wq fp32[16, 8]
+input @wk fp32[8, 8]
+input @x bf16[2, 3, 8]
+carried @q bf16[2, 3, 16]
+carried @k bf16[2, 3, 8]
+first
+  %0 = cast @wk {dtype=bf16} : bf16[8, 8]
+  %1 = cast @wq {dtype=bf16} : bf16[16, 8]
+  %2, %3 = einsum_each @x, %0, %1 {b s k, i k -> b s i | b s k, i k -> b s i; dtype=same} : bf16[2, 3, 8]; bf16[2, 3, 16]
+  set @k, %2
+  set @q, %3
+)",
+                                  all_ops());
+  const auto& nodes = graph.nodes(Segment::first);
+  const auto places = [&](const ColumnMasks& columns) {
+    const MemoryPlan plan = plan_memory(graph, {}, {}, columns);
+    verify_memory(graph, plan);
+    const auto offset = [&](std::size_t node) { return plan.places[static_cast<std::size_t>(nodes[node].out[0].id)].offset; };
+    return offset(1) - offset(0);
+  };
+  EXPECT_EQ(places(masks(graph)), 2 * 8 * 8);
+  EXPECT_EQ(places(masks(graph, 2)) % 256, 0);    // one by one: each where values begin
+}
+
 TEST(Columns, that_overlap_are_found) {
   Planned p;
   p.place(p.out(0, 1)).offset -= 2;
