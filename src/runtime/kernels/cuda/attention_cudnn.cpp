@@ -207,6 +207,9 @@ void run(const Key& key, const std::vector<std::pair<Uid, at::Tensor>>& tensors,
   const Plan& p = plan(key, h);
   std::unordered_map<std::int64_t, void*> pointers;
   for (const auto& [uid, tensor] : tensors) {
+    const bool may_have_gaps = uid == kQ || uid == kK || uid == kV || uid == kDq || uid == kDk || uid == kDv;
+    SHEAF_CHECK(may_have_gaps ? has_whole_tokens(tensor) : tensor.is_contiguous(), "{}: tensor {} has gaps", key.text(),
+                static_cast<int>(uid));
     pointers[uid] = tensor.data_ptr();
   }
   at::Tensor lengths, offsets;

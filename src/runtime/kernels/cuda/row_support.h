@@ -26,6 +26,12 @@ inline FloatType float_type(const Type& type) {
 
 // Elements from a token of [b, s, ..] to the next, more than it has where others lie beside it (passes/columns.h).
 inline bool has_gaps(const at::Tensor& t) { return t.defined() && !t.is_contiguous(); }
+inline bool has_whole_tokens(const at::Tensor& t) {    // there are no other gaps
+  std::int64_t dense = 1;
+  for (std::int64_t d = t.dim() - 1; d > 1; dense *= t.size(d--))
+    if (t.size(d) > 1 && t.stride(d) != dense) return false;
+  return true;
+}
 inline std::int64_t pitch(const at::Tensor& t) { return has_gaps(t) ? t.stride(1) : t.numel() / (t.size(0) * t.size(1)); }
 
 // cuda_fused_rows.cpp
