@@ -1,5 +1,7 @@
+#include <type_traits>
+
 #include "runtime/kernels/cuda/activation.h"
-#include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/cuda/packed.h"
 #include "runtime/kernels/gated.h"
 
 namespace sheaf {
@@ -8,122 +10,130 @@ namespace {
 // Held by the limit, which NaN is not.
 __device__ float at_most(float x, float limit) { return x > limit ? limit : x; }
 
-// The chunk at `at` of a row of pairs.
+// The pairs at `at` of a row, a chunk of T each for gates and ups.
 template <bool neighbours, class T>
-__device__ void load_pairs(float (&gate)[kWidth], float (&up)[kWidth], const T* row, int m, int at) {
-  if constexpr (neighbours) {
-    float a[kWidth], b[kWidth];
-    load(a, row + 2 * at);
-    load(b, row + 2 * at + kWidth);
+__device__ void load_pairs(uint4 (&pairs)[2], const T* row, int m, int at) {
+  pairs[0] = load_packed(row + (neighbours ? 2 * at : at));
+  pairs[1] = load_packed(row + (neighbours ? 2 * at + kPacked<T> : m + at));
+}
+template <bool neighbours, class T>
+__device__ void store_pairs(const uint4 (&pairs)[2], T* row, int m, int at) {
+  store_packed(pairs[0], row + (neighbours ? 2 * at : at));
+  store_packed(pairs[1], row + (neighbours ? 2 * at + kPacked<T> : m + at));
+}
+template <bool neighbours, class T>
+__device__ void unpack_pairs(float (&gate)[kPacked<T>], float (&up)[kPacked<T>], const uint4 (&pairs)[2]) {
+  constexpr int n = kPacked<T>;
+  float v[2][n];
+  unpack<T>(v[0], pairs[0]), unpack<T>(v[1], pairs[1]);
 #pragma unroll
-    for (int i = 0; i < kWidth / 2; ++i) {
-      gate[i] = a[2 * i], up[i] = a[2 * i + 1];
-      gate[kWidth / 2 + i] = b[2 * i], up[kWidth / 2 + i] = b[2 * i + 1];
-    }
-  } else {
-    load(gate, row + at);
-    load(up, row + m + at);
+  for (int i = 0; i < n; ++i) {
+    gate[i] = neighbours ? v[2 * i / n][2 * i % n] : v[0][i];
+    up[i] = neighbours ? v[(2 * i + 1) / n][(2 * i + 1) % n] : v[1][i];
   }
 }
 template <bool neighbours, class T>
-__device__ void store_pairs(const float (&gate)[kWidth], const float (&up)[kWidth], T* row, int m, int at) {
-  if constexpr (neighbours) {
-    float a[kWidth], b[kWidth];
+__device__ void pack_pairs(uint4 (&pairs)[2], const float (&gate)[kPacked<T>], const float (&up)[kPacked<T>]) {
+  constexpr int n = kPacked<T>;
+  float v[2][n];
 #pragma unroll
-    for (int i = 0; i < kWidth / 2; ++i) {
-      a[2 * i] = gate[i], a[2 * i + 1] = up[i];
-      b[2 * i] = gate[kWidth / 2 + i], b[2 * i + 1] = up[kWidth / 2 + i];
-    }
-    store(a, row + 2 * at);
-    store(b, row + 2 * at + kWidth);
-  } else {
-    store(gate, row + at);
-    store(up, row + m + at);
+  for (int i = 0; i < n; ++i) {
+    (neighbours ? v[2 * i / n][2 * i % n] : v[0][i]) = gate[i];
+    (neighbours ? v[(2 * i + 1) / n][(2 * i + 1) % n] : v[1][i]) = up[i];
   }
+  pairs[0] = pack<T>(v[0]), pairs[1] = pack<T>(v[1]);
 }
 
-// A number as it lies: it is made one when it is used, so that nothing waits for it before the row is asked for.
-__device__ std::uint32_t ask_number(const RowNumbers& of, std::int64_t row) {
-  return of.type == FloatType::fp32 ? static_cast<const std::uint32_t*>(of.data)[row] : static_cast<const std::uint16_t*>(of.data)[row];
-}
-__device__ float number(const RowNumbers& of, std::uint32_t asked) {
-  return of.type == FloatType::fp32 ? __uint_as_float(asked) : from_bits(asked);
-}
 __device__ void set_number(const RowNumbers& of, std::int64_t row, float x) {
   of.type == FloatType::fp32 ? store(x, static_cast<float*>(of.data) + row) : store(x, static_cast<std::uint16_t*>(of.data) + row);
 }
 
-constexpr int kRows = 2;    // of a thread, all asked for before the first is computed
+// W of the kernels, the type of the weights: none.
+struct None {};
+template <class W>
+constexpr bool is_weighted = !std::is_same_v<W, None>;
 
-// Of a block x goes along a row, y through rows.
-template <Activation kind, bool neighbours, bool weighted, class T>
+constexpr int kRows = 2;    // of a thread; all are asked for before the first is computed, so no branch stands between
+
+// The first turn along a row stands before the loop of the others: what it reads would wait for the weights, which stay the same in a loop
+// and are read, and made fp32, in front of it.
+template <class T, class F>
+__device__ void by_turns(int m, F&& turn) {
+  int at = threadIdx.x * kPacked<T>;
+  turn(at);
+  while ((at += blockDim.x * kPacked<T>) < m) turn(at);
+}
+
+// Of a block x goes along a row, y through rows. Behind the last row the last is read again.
+template <Activation kind, bool neighbours, class W, class T>
 __global__ void __launch_bounds__(kBlock)
-    forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit, RowNumbers weights) {
+    forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit, const W* __restrict__ weights) {
+  constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
-  std::uint32_t w[kRows];
+  by_turns<T>(m, [&](int at) {
+    uint4 pairs[kRows][2];
+    W w[kRows];
 #pragma unroll
-  for (int u = 0; u < kRows; ++u)
-    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = ask_number(weights, r);
-  for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
-    float gate[kRows][kWidth], up[kRows][kWidth];
+    for (int u = 0; u < kRows; ++u) {
+      const std::int64_t r = min(first + u * blockDim.y, rows - 1);
+      if constexpr (is_weighted<W>) w[u] = weights[r];
+      load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
+    }
 #pragma unroll
-    for (int u = 0; u < kRows; ++u)
-      if (const std::int64_t r = first + u * blockDim.y; r < rows) load_pairs<neighbours>(gate[u], up[u], x + r * 2 * m, m, at);
+    for (int u = 0; u < kRows; ++u) {
+      float gate[n], up[n], out[n];
+      unpack_pairs<neighbours, T>(gate, up, pairs[u]);
 #pragma unroll
-    for (int u = 0; u < kRows; ++u)
-      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
-        float out[kWidth];
-        const float factor = weighted ? number(weights, w[u]) : 1;
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) {
-          float g = gate[u][i], p = up[u][i];
-          if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
-          if (kind == Activation::clamped_swiglu) p += 1;
-          out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
-          if (weighted) out[i] *= factor;
-        }
-        store(out, y + r * m + at);
+      for (int i = 0; i < n; ++i) {
+        float g = gate[i], p = up[i];
+        if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
+        if (kind == Activation::clamped_swiglu) p += 1;
+        out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
+        if constexpr (is_weighted<W>) out[i] *= to_float(w[u]);
       }
-  }
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) store_packed(pack<T>(out), y + r * m + at);
+    }
+  });
 }
 
 // Weighted: what the threads of a row have of its sum is added by a warp.
-template <Activation kind, bool neighbours, bool weighted, class T>
+template <Activation kind, bool neighbours, class W, class T>
 __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows,
-                                                   int m, float limit, RowNumbers weights, RowNumbers dweights) {
+                                                   int m, float limit, const W* __restrict__ weights, RowNumbers dweights) {
+  constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
-  std::uint32_t w[kRows];
   float dw[kRows] = {};
+  by_turns<T>(m, [&](int at) {
+    uint4 pairs[kRows][2], dys[kRows];
+    W w[kRows];
 #pragma unroll
-  for (int u = 0; u < kRows; ++u)
-    if (const std::int64_t r = first + u * blockDim.y; weighted && r < rows) w[u] = ask_number(weights, r);
-  for (int at = threadIdx.x * kWidth; at < m; at += blockDim.x * kWidth) {
-    float gate[kRows][kWidth], up[kRows][kWidth], d[kRows][kWidth];
+    for (int u = 0; u < kRows; ++u) {
+      const std::int64_t r = min(first + u * blockDim.y, rows - 1);
+      if constexpr (is_weighted<W>) w[u] = weights[r];
+      load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
+      dys[u] = load_packed(dy + r * m + at);
+    }
 #pragma unroll
-    for (int u = 0; u < kRows; ++u)
-      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
-        load_pairs<neighbours>(gate[u], up[u], x + r * 2 * m, m, at);
-        load(d[u], dy + r * m + at);
+    for (int u = 0; u < kRows; ++u) {
+      float gate[n], up[n], d[n];
+      unpack_pairs<neighbours, T>(gate, up, pairs[u]);
+      unpack<T>(d, dys[u]);
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        float g = gate[i], p = up[i];
+        const bool gate_held = limit > 0 && g > limit, up_held = limit > 0 && fabsf(p) > limit;
+        if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
+        if (kind == Activation::clamped_swiglu) p += 1;
+        const Activated a = activated<kind, sizeof(T) == 2>(g);
+        if constexpr (is_weighted<W>) dw[u] += d[i] * a.y * p, d[i] *= to_float(w[u]);
+        gate[i] = gate_held ? 0 : d[i] * p * a.dy;
+        up[i] = up_held ? 0 : d[i] * a.y;
       }
-#pragma unroll
-    for (int u = 0; u < kRows; ++u)
-      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
-        const float factor = weighted ? number(weights, w[u]) : 1;
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) {
-          float g = gate[u][i], p = up[u][i];
-          const bool gate_held = limit > 0 && g > limit, up_held = limit > 0 && fabsf(p) > limit;
-          if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
-          if (kind == Activation::clamped_swiglu) p += 1;
-          const Activated a = activated<kind, sizeof(T) == 2>(g);
-          if (weighted) dw[u] += d[u][i] * a.y * p, d[u][i] *= factor;
-          gate[u][i] = gate_held ? 0 : d[u][i] * p * a.dy;
-          up[u][i] = up_held ? 0 : d[u][i] * a.y;
-        }
-        store_pairs<neighbours>(gate[u], up[u], dx + r * 2 * m, m, at);
-      }
-  }
-  if constexpr (weighted) {
+      pack_pairs<neighbours, T>(pairs[u], gate, up);
+      if (const std::int64_t r = first + u * blockDim.y; r < rows) store_pairs<neighbours>(pairs[u], dx + r * 2 * m, m, at);
+    }
+  });
+  if constexpr (is_weighted<W>) {
     __shared__ float sums[kRows * kBlock];
     const int width = blockDim.x, rows_at_once = blockDim.y, thread = threadIdx.y * width + threadIdx.x, lane = thread % kWarp;
 #pragma unroll
@@ -139,45 +149,47 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
   }
 }
 
-// f(kind, neighbours, weighted) as constants of the compiler.
-template <Activation kind, class F>
+// f(kind, neighbours, W) as constants of the compiler.
+template <Activation kind, class W, class F>
 void with_layout(const Gated& gated, F&& f) {
-  if (gated.weights.data)
-    gated.neighbours ? f.template operator()<kind, true, true>() : f.template operator()<kind, false, true>();
-  else
-    gated.neighbours ? f.template operator()<kind, true, false>() : f.template operator()<kind, false, false>();
+  gated.neighbours ? f.template operator()<kind, true, W>() : f.template operator()<kind, false, W>();
+}
+template <Activation kind, class F>
+void with_weights(const Gated& gated, F&& f) {
+  if (!gated.weights.data) return with_layout<kind, None>(gated, f);
+  gated.weights.type == FloatType::fp32 ? with_layout<kind, float>(gated, f) : with_layout<kind, std::uint16_t>(gated, f);
 }
 template <class F>
 void with_constants(const Gated& gated, F&& f) {
   switch (gated.activation) {
     case Activation::silu:
-      return with_layout<Activation::silu>(gated, f);
+      return with_weights<Activation::silu>(gated, f);
     case Activation::gelu:
-      return with_layout<Activation::gelu>(gated, f);
+      return with_weights<Activation::gelu>(gated, f);
     case Activation::gelu_tanh:
-      return with_layout<Activation::gelu_tanh>(gated, f);
+      return with_weights<Activation::gelu_tanh>(gated, f);
     case Activation::relu:
-      return with_layout<Activation::relu>(gated, f);
+      return with_weights<Activation::relu>(gated, f);
     case Activation::clamped_swiglu:
-      return with_layout<Activation::clamped_swiglu>(gated, f);
+      return with_weights<Activation::clamped_swiglu>(gated, f);
   }
 }
 
 template <class T>
 void launch_forward(void* y, const void* x, const Gated& g, gpuStream_t stream) {
-  const dim3 block = block_for(g.m / kWidth);
-  with_constants(g, [&]<Activation kind, bool neighbours, bool weighted>() {
-    forward<kind, neighbours, weighted><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
-        static_cast<T*>(y), static_cast<const T*>(x), g.rows, static_cast<int>(g.m), g.limit, g.weights);
+  const dim3 block = block_for(g.m / kPacked<T>);
+  with_constants(g, [&]<Activation kind, bool neighbours, class W>() {
+    forward<kind, neighbours, W><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(y), static_cast<const T*>(x), g.rows, static_cast<int>(g.m), g.limit, static_cast<const W*>(g.weights.data));
   });
 }
 template <class T>
 void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gpuStream_t stream) {
-  const dim3 block = block_for(g.m / kWidth);
-  with_constants(g, [&]<Activation kind, bool neighbours, bool weighted>() {
-    backward<kind, neighbours, weighted><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
-        static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit, g.weights,
-        g.dweights);
+  const dim3 block = block_for(g.m / kPacked<T>);
+  with_constants(g, [&]<Activation kind, bool neighbours, class W>() {
+    backward<kind, neighbours, W><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit,
+        static_cast<const W*>(g.weights.data), g.dweights);
   });
 }
 

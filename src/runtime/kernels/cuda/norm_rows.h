@@ -116,7 +116,6 @@ struct RowLayout {
   int groups(const Cut& cut) const { return width < cut.threads ? cut.threads / width : 1; }    // of a block
   dim3 block(const Cut& cut) const { return dim3(width, groups(cut)); }
 };
-inline std::int64_t accesses(FloatType type, std::int64_t d) { return d / (type == FloatType::fp32 ? 4 : 8); }
 // narrow: four chunks of a row rather than eight, where a block has threads enough: for kernels that keep much of each.
 inline RowLayout row_layout(const NormRows& rows, bool narrow) {
   const std::int64_t all = accesses(rows.type, rows.d);

@@ -9,6 +9,7 @@ namespace sheaf {
 
 template <class T>
 inline constexpr int kPacked = 16 / sizeof(T);    // numbers of an access: 4 of float, 8 of bf16 (std::uint16_t) and of fp16 (__half)
+inline std::int64_t accesses(FloatType type, std::int64_t numbers) { return numbers / (type == FloatType::fp32 ? 4 : 8); }
 
 inline __device__ float to_float(float x) { return x; }
 inline __device__ float to_float(std::uint16_t x) { return from_bits(x); }

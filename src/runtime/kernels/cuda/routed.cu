@@ -1,4 +1,4 @@
-#include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/cuda/packed.h"
 #include "runtime/kernels/routed.h"
 
 namespace sheaf {
@@ -29,23 +29,25 @@ __global__ void __launch_bounds__(kBlock) gather_sum(T* __restrict__ y, const T*
   if (token >= tokens.count) return;
   const std::int32_t* const row = tokens.row + token * tokens.choices;
   const int choices = int(tokens.choices);
-  for (int at = threadIdx.x * kWidth; at < d; at += blockDim.x * kWidth) {
-    float sum[kWidth] = {};
+  constexpr int n = kPacked<T>;
+  for (int at = threadIdx.x * n; at < d; at += blockDim.x * n) {
+    float sum[n] = {};
     for (int first = 0; first < choices; first += kInFlight) {
-      float v[kInFlight][kWidth];
+      uint4 packed[kInFlight];
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
         const std::int64_t r = first + u < choices ? row[first + u] : -1;
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) v[u][i] = 0;    // + 0 changes nothing
-        if (r >= 0) load(v[u], rows + r * d + at);
+        packed[u] = r >= 0 ? load_packed(rows + r * d + at) : make_uint4(0, 0, 0, 0);    // + 0 changes nothing
       }
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kInFlight; ++u) {
+        float v[n];
+        unpack<T>(v, packed[u]);
 #pragma unroll
-        for (int i = 0; i < kWidth; ++i) sum[i] += v[u][i];
+        for (int i = 0; i < n; ++i) sum[i] += v[i];
+      }
     }
-    store(sum, y + token * d + at);
+    store_packed(pack<T>(sum), y + token * d + at);
   }
 }
 
@@ -81,7 +83,7 @@ const char* dispatch_device(void* rows, const void* x, const Tokens& tokens, std
 
 const char* combine_device(void* y, const void* rows, FloatType type, const Tokens& tokens, std::int64_t d, void* stream) {
   if (tokens.count == 0 || d == 0) return nullptr;
-  const dim3 block = block_for(d / kWidth);
+  const dim3 block = block_for(accesses(type, d));
   const unsigned blocks = num_blocks(tokens.count, block.y);
   if (type == FloatType::fp32)
     gather_sum<<<blocks, block, 0, stream_of(stream)>>>(static_cast<float*>(y), static_cast<const float*>(rows), tokens,

@@ -1,30 +1,34 @@
-#include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/cuda/packed.h"
 #include "runtime/kernels/row_products.h"
 
 namespace sheaf {
 namespace {
 
-constexpr int kRows = 4;    // of a thread, all asked for before the first is written
+constexpr int kRows = 4;    // of a thread; all are asked for before the first is computed, so no branch stands between
 
-// Of a block x goes along a row, y through rows.
+// Of a block x goes along a row, y through rows. Behind the last row the last is read again.
 template <class T, class W>
 __global__ void __launch_bounds__(kBlock)
     scale(T* __restrict__ y, const T* __restrict__ x, const W* __restrict__ w, std::int64_t rows, int d) {
+  constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
-  for (int at = threadIdx.x * kWidth; at < d; at += blockDim.x * kWidth) {
-    float v[kRows][kWidth], factor[kRows];
+  for (int at = threadIdx.x * n; at < d; at += blockDim.x * n) {
+    uint4 packed[kRows];
+    W factor[kRows];
+#pragma unroll
+    for (int u = 0; u < kRows; ++u) {
+      const std::int64_t r = min(first + u * blockDim.y, rows - 1);
+      packed[u] = load_packed(x + r * d + at);
+      factor[u] = w[r];
+    }
 #pragma unroll
     for (int u = 0; u < kRows; ++u)
       if (const std::int64_t r = first + u * blockDim.y; r < rows) {
-        load(v[u], x + r * d + at);
-        factor[u] = load(w + r);
-      }
+        float v[n];
+        unpack<T>(v, packed[u]);
 #pragma unroll
-    for (int u = 0; u < kRows; ++u)
-      if (const std::int64_t r = first + u * blockDim.y; r < rows) {
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) v[u][i] *= factor[u];
-        store(v[u], y + r * d + at);
+        for (int i = 0; i < n; ++i) v[i] *= to_float(factor[u]);
+        store_packed(pack<T>(v), y + r * d + at);
       }
   }
 }
@@ -51,7 +55,7 @@ __global__ void __launch_bounds__(kBlock)
 
 template <class T, class W>
 void launch_scale(void* y, const void* x, const void* w, std::int64_t rows, std::int64_t d, gpuStream_t stream) {
-  const dim3 block = block_for(d / kWidth);
+  const dim3 block = block_for(d / kPacked<T>);
   scale<<<num_blocks(rows, block.y * kRows), block, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x), static_cast<const W*>(w),
                                                                  rows, static_cast<int>(d));
 }
