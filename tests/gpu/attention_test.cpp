@@ -62,8 +62,8 @@ std::vector<at::Tensor> joined(std::vector<at::Tensor> a, const std::vector<at::
   return a;
 }
 
-// bf16 has a unit of 2^-8, and a rounding leaves 1.6e-3 in the 2-norm. o has two, of the probabilities and its own;
-// gradients have those of ds and of the result, and o's by way of delta.
+// bf16 has a unit of 2^-8, and a rounding leaves 1.6e-3 in the 2-norm. o has two, of the probabilities and its own, with
+// sinks and documents one more; gradients have those of ds and of the result, and o's by way of delta.
 constexpr double kBoundO = 6e-3, kBoundLse = 1e-4, kBoundGrad = 1.5e-2;
 // dsinks is fp32, but of o as it was rounded: for each of a few heads one sum of numbers of either sign, so luck decides more.
 constexpr double kBoundSinks = 3e-2;
@@ -86,7 +86,7 @@ TEST_P(CudnnAttention, equals_the_composition_forward_and_backward) {
   const auto exact_grad =
       run_portable("attention_grad", c.with_optional(joined(moved(in, in_fp64), {exact[0], exact[1], in_fp64(dy)})), attrs);
   const auto operands = joined(in, {got[0], got[1], dy});
-  at::Tensor dsinks;    // of o and lse as cuDNN left them
+  at::Tensor dsinks;    // of o and lse as the row left them
   if (c.sinks) dsinks = run_portable("attention_grad", c.with_optional(moved(operands, in_fp64)), attrs)[3];
   for (const bool deterministic : {false, true}) {
     const auto grad = run_row("attention_grad", deterministic ? "cudnn deterministic" : "cudnn", deterministic,

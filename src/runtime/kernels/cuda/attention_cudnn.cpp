@@ -35,7 +35,7 @@ struct Key {
   std::int64_t ends;                                 // of documents, a row; 0: rows are dense
   double scale;
   at::ScalarType dtype;
-  bool causal, backward, deterministic, sinks;    // sinks: forward alone
+  bool causal, backward, deterministic, sinks;    // sinks: that cuDNN knows of them
   int device;
   auto operator<=>(const Key&) const = default;
 
@@ -76,7 +76,8 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
           .causal = a.attrs.flag("causal"),
           .backward = backward,
           .deterministic = deterministic,
-          .sinks = !backward && a.in[4].defined(),
+          // With documents it takes them too, at a tenth of its speed.
+          .sinks = !backward && a.in[4].defined() && !ends.defined(),
           .device = q.device().index()};
 }
 
@@ -285,10 +286,14 @@ bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(a
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
 
 void cudnn_attention(const Args& a) {
-  const at::Tensor& sinks = a.in[4];
-  std::vector<std::pair<Uid, at::Tensor>> tensors = {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, a.out[0]}, {kLse, a.out[1]}};
-  if (sinks.defined()) tensors.emplace_back(kSinks, sinks.to(at::kFloat));
-  run(key_of(a, false, false), tensors, a.in[3]);
+  const Key key = key_of(a, false, false);
+  const at::Tensor &o = a.out[0], &lse = a.out[1], &sinks = a.in[4];
+  std::vector<std::pair<Uid, at::Tensor>> tensors = {{kQ, a.in[0]}, {kK, a.in[1]}, {kV, a.in[2]}, {kO, o}, {kLse, lse}};
+  if (key.sinks) tensors.emplace_back(kSinks, sinks.to(at::kFloat));
+  run(key, tensors, a.in[3]);
+  if (!sinks.defined() || key.sinks) return;
+  check(attention_sinks_device(o.data_ptr(), lse.data_ptr<float>(), sinks.const_data_ptr(), sink_rows(key, o, sinks), current_stream()),
+        "attention_sinks");
 }
 void cudnn_attention_grad(const Args& a) { run_grad(a, false); }
 void cudnn_attention_grad_deterministic(const Args& a) { run_grad(a, true); }

@@ -1,6 +1,6 @@
 #pragma once
 // Attention and its gradient by cuDNN, through cudnn-frontend. attention_cudnn.cpp takes long to compile: it is the only file that includes
-// it. cuDNN knows of no sinks here: attention_sinks.h adds them to what it writes.
+// it. Sinks enter cuDNN's forward, but with documents attention_sinks.h adds them to what it writes.
 #include "ir/op.h"
 
 namespace sheaf {

@@ -6,6 +6,39 @@ namespace {
 
 constexpr int kTurns = 4;    // accesses of a thread to a tensor, all asked for before the first is used
 
+// A "place" is a row and a head of it: one number of lse, `chunks` accesses of o. A block takes `of_a_block` places, which lie together; it
+// reads their lse before it writes them.
+template <class T, class S>
+__global__ void __launch_bounds__(kBlock) scale_by_sinks(T* __restrict__ o, float* __restrict__ lse, const S* __restrict__ sinks,
+                                                         std::int64_t places, int heads, int of_a_block, int chunks) {
+  __shared__ float factors[kBlock];
+  const std::int64_t block = gridDim.x - 1 - blockIdx.x;    // from the end, which attention wrote last: some of it is in the cache
+  const std::int64_t first = block * of_a_block, left = places - first;
+  const int count = left < of_a_block ? static_cast<int>(left) : of_a_block, accesses = count * chunks;
+  T* const from = o + first * chunks * kPacked<T>;
+  uint4 v[kTurns];
+#pragma unroll
+  for (int u = 0; u < kTurns; ++u)
+    if (const int at = threadIdx.x + u * kBlock; at < accesses) v[u] = load_packed(from + at * kPacked<T>);
+  if (threadIdx.x < count) {
+    const std::int64_t place = first + threadIdx.x;
+    const float without = lse[place], sink = to_float(sinks[place % heads]);
+    factors[threadIdx.x] = 1 / (1 + expf(sink - without));    // exp(lse - lse')
+    lse[place] = fmaxf(without, sink) + log1pf(expf(-fabsf(without - sink)));
+  }
+  __syncthreads();
+#pragma unroll
+  for (int u = 0; u < kTurns; ++u)
+    if (const int at = threadIdx.x + u * kBlock; at < accesses) {
+      const float factor = factors[at / chunks];
+      float x[kPacked<T>];
+      unpack<T>(x, v[u]);
+#pragma unroll
+      for (int i = 0; i < kPacked<T>; ++i) x[i] *= factor;
+      store_packed(pack<T>(x), from + at * kPacked<T>);
+    }
+}
+
 // x of a block goes through the accesses of a head, y through heads, z through rows. A thread sums over its rows what its channels add to
 // the gradient of its head's sink, then the block over its threads of a head: parts [heads, gridDim.x], with the sign of their products.
 template <class T, class S>
@@ -52,8 +85,16 @@ __global__ void __launch_bounds__(kBlock)
 
 // dsinks = -sum of parts [heads, count]; a block has one head and is one warp.
 __global__ void __launch_bounds__(kWarp) add_parts(float* __restrict__ dsinks, const float* __restrict__ parts, int count) {
+  constexpr int kInFlight = 8;
+  const float* const of_head = parts + std::int64_t{blockIdx.x} * count;
   float sum = 0;
-  for (int i = threadIdx.x; i < count; i += kWarp) sum -= parts[std::int64_t{blockIdx.x} * count + i];
+  for (int first = threadIdx.x; first < count; first += kInFlight * kWarp) {
+    float v[kInFlight];
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) v[u] = first + u * kWarp < count ? of_head[first + u * kWarp] : 0;
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) sum -= v[u];
+  }
   sum = sum_of_lanes(sum);
   if (threadIdx.x == 0) dsinks[blockIdx.x] = sum;
 }
@@ -76,6 +117,16 @@ void with_types(const SinkRows& shape, F&& f) {
 }
 
 }    // namespace
+
+const char* attention_sinks_device(void* o, float* lse, const void* sinks, const SinkRows& shape, void* stream) {
+  const int chunks = static_cast<int>(shape.e / kWidth), fit = kTurns * kBlock / chunks, of_a_block = fit < kBlock ? fit : kBlock;
+  const std::int64_t places = shape.rows * shape.heads;
+  with_types(shape, [&]<class T, class S>() {
+    scale_by_sinks<<<num_blocks(places, of_a_block), kBlock, 0, stream_of(stream)>>>(
+        static_cast<T*>(o), lse, static_cast<const S*>(sinks), places, static_cast<int>(shape.heads), of_a_block, chunks);
+  });
+  return launch_error();
+}
 
 // As many blocks as run at a time on an H100 or H200, whatever the device, if there are rows for all: they fix the order of the sums.
 std::int64_t attention_sinks_parts(const SinkRows& shape) {
