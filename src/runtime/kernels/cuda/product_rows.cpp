@@ -170,45 +170,44 @@ void measure(const Args& a) {
   row(a);
 }
 
-// Like `like`, [b, s, ..], as columns from `first` on of a matrix whose rows have `width`.
-at::Tensor columns(const at::Tensor& matrix, std::int64_t first, std::int64_t width, const at::Tensor& like) {
-  std::vector<std::int64_t> strides = like.strides().vec();
-  strides[1] = width, strides[0] = like.size(1) * width;
-  return matrix.as_strided(like.sizes(), strides, matrix.storage_offset() + first);
-}
+// Tensors like those given, as a plan lays them where it can: weights one after the other; tokens, [b, s, ..], side by side.
+struct SideBySide {
+  std::vector<at::Tensor> weights, tokens;
+
+  SideBySide(std::vector<at::Tensor> weights_, std::vector<at::Tensor> tokens_) : weights(std::move(weights_)), tokens(std::move(tokens_)) {
+    const std::int64_t b = tokens[0].size(0), s = tokens[0].size(1);
+    std::int64_t elements = 0, width = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) elements += weights[i].numel(), width += tokens[i].numel() / (b * s);
+    const at::Tensor line = at::empty({elements}, weights[0].options()).normal_(),
+                     matrix = at::empty({b * s * width}, tokens[0].options()).normal_();
+    std::int64_t element = 0, column = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      weights[i] = line.narrow(0, element, weights[i].numel()).view(weights[i].sizes());
+      element += weights[i].numel();
+      std::vector<std::int64_t> strides = tokens[i].strides().vec();
+      strides[0] = s * width, strides[1] = width;
+      tokens[i] = matrix.as_strided(tokens[i].sizes(), strides, column);
+      column += tokens[i].numel() / (b * s);
+    }
+  }
+};
 
 // As they are, and once more as one product.
 void measure_each(const Args& a) {
   fill(a);
   einsum_each<measure_gemm>(a);
-  const std::int64_t tokens = a.out[0].size(0) * a.out[0].size(1);
-  std::vector<at::Tensor> in = {a.in[0]}, out;
-  std::int64_t width = 0, elements = 0;
-  for (std::size_t i = 0; i < a.out.size(); ++i) width += a.out[i].numel() / tokens, elements += a.in[i + 1].numel();
-  const at::Tensor weights = at::empty({elements}, a.in[0].options()).normal_(), result = at::empty({tokens * width}, a.out[0].options());
-  std::int64_t weight = 0, column = 0;
-  for (std::size_t i = 0; i < a.out.size(); ++i) {
-    in.push_back(weights.narrow(0, weight, a.in[i + 1].numel()).view(a.in[i + 1].sizes()));
-    out.push_back(columns(result, column, width, a.out[i]));
-    weight += a.in[i + 1].numel(), column += a.out[i].numel() / tokens;
-  }
-  einsum_each<measure_gemm>({in, out, a.attrs});
+  SideBySide laid({a.in.begin() + 1, a.in.end()}, {a.out.begin(), a.out.end()});
+  std::vector<at::Tensor> in = {a.in[0]};
+  in.insert(in.end(), laid.weights.begin(), laid.weights.end());
+  einsum_each<measure_gemm>({in, laid.tokens, a.attrs});
 }
 void measure_sum(const Args& a) {
   fill(a);
   einsum_sum<measure_gemm>(a);
-  const std::int64_t tokens = a.out[0].size(0) * a.out[0].size(1);
-  std::int64_t width = 0, elements = 0;
-  for (std::size_t i = 0; i < a.in.size(); i += 2) width += a.in[i].numel() / tokens, elements += a.in[i + 1].numel();
-  const at::Tensor weights = at::empty({elements}, a.in[0].options()).normal_(),
-                   given = at::empty({tokens * width}, a.in[0].options()).normal_();
-  std::vector<at::Tensor> in;
-  std::int64_t weight = 0, column = 0;
-  for (std::size_t i = 0; i < a.in.size(); i += 2) {
-    in.push_back(columns(given, column, width, a.in[i]));
-    in.push_back(weights.narrow(0, weight, a.in[i + 1].numel()).view(a.in[i + 1].sizes()));
-    weight += a.in[i + 1].numel(), column += a.in[i].numel() / tokens;
-  }
+  std::vector<at::Tensor> in, weights, tokens;
+  for (std::size_t i = 0; i < a.in.size(); i += 2) tokens.push_back(a.in[i]), weights.push_back(a.in[i + 1]);
+  const SideBySide laid(std::move(weights), std::move(tokens));
+  for (std::size_t i = 0; i < laid.tokens.size(); ++i) in.insert(in.end(), {laid.tokens[i], laid.weights[i]});
   einsum_sum<measure_gemm>({in, a.out, a.attrs});
 }
 
