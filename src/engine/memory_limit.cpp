@@ -1,13 +1,8 @@
 #include "engine/memory_limit.h"
 
-#include <exception>
-#include <thread>
-
 #include "base/error.h"
 #include "base/text.h"
-#include "engine/plan_report.h"
-#include "runtime/device.h"
-#include "runtime/scratch_plan.h"
+#include "engine/rank_memory.h"
 
 namespace sheaf {
 namespace {
@@ -54,25 +49,11 @@ class Fitting {
     options.recompute = place == 0 ? "none" : place <= blocks_ ? "selective" : "block";
     options.recompute_blocks = place <= blocks_ ? place : place - blocks_;
   }
-  // Bytes of rank 0. What kernels take is measured on a thread as a rank has it.
   double planned(std::int64_t place) {
     Options options = options_;
     set(options, place);
     const Graph graph = RunPasses()(model_, training_passes(), options);
-    std::int64_t bytes = 0;
-    std::exception_ptr failed;
-    std::thread([&] {
-      try {
-        enter_rank_thread(DeviceKind::cpu, static_cast<int>(config_.parallel.ranks), 0);
-        const ScratchPlan scratch = plan_scratch(
-            graph, {.device = device_, .deterministic = config_.run.deterministic.value_or(device_ == DeviceKind::cpu), .known = &known_});
-        bytes = memory_use(graph, plan_memory(graph, scratch.bytes)).total();
-      } catch (...) {
-        failed = std::current_exception();
-      }
-    }).join();
-    if (failed) std::rethrow_exception(failed);
-    return static_cast<double>(bytes);
+    return static_cast<double>(heaviest_rank(graph, config_, device_, known_).use.total());
   }
 
   const RunConfig& config_;

@@ -1,24 +1,19 @@
 #include "engine/plan.h"
 
 #include <algorithm>
-#include <set>
 
 #include "base/text.h"
 #include "checkpoint/hf_folder.h"
+#include "engine/rank_memory.h"
 #include "engine/step_graph.h"
 #include "passes/expert_rows.h"
-#include "runtime/device.h"
 #include "runtime/device_info.h"
-#include "runtime/scratch_plan.h"
 
 namespace sheaf {
 namespace {
 
 // Where rows are packed by documents the corpus says how many a row has at most; without it, one in so many tokens.
 constexpr std::int64_t kTokensOfDocument = 64;
-
-// Every rank of so many is looked at; of more the first, the last and one in the middle.
-constexpr std::int64_t kAllRanks = 16;
 
 DeviceKind planned_device(const RunConfig& config) {
   if (config.run.device.empty()) return cuda_build() ? DeviceKind::cuda : DeviceKind::cpu;
@@ -58,28 +53,15 @@ RunPlan plan_run(const RunConfig& config, double load) {
   for (const ParameterRow& row : plan.parameters) plan.num_parameters += num_elements(row.shape);
   plan.communication = communication(graph);
 
-  // Buffers are sized at the largest piece, on every rank alike; only what kernels and collectives take can differ, where pieces do.
-  enter_rank_thread(DeviceKind::cpu, static_cast<int>(config.parallel.ranks), 0);
   plan.load = load;
   plan.expert_rows = expert_row_bytes(graph, 1.0), plan.expert_rows_loaded = expert_row_bytes(graph, load);
-  const bool deterministic = config.run.deterministic.value_or(plan.device == DeviceKind::cpu);
-  const std::int64_t count = config.parallel.ranks;
-  std::set<std::int64_t> ranks = {0, count / 2, count - 1};
-  for (std::int64_t rank = 0; rank < count && count <= kAllRanks; ++rank) ranks.insert(rank);
   KnownScratch known;
-  std::set<ScratchBytes> seen;
-  for (const std::int64_t rank : ranks) {
-    const ScratchPlan scratch = plan_scratch(graph, {.rank = rank, .device = plan.device, .deterministic = deterministic, .known = &known});
-    if (!seen.insert(scratch.bytes).second) continue;
-    const MemoryPlan memory = plan_memory(graph, scratch.bytes);
-    const MemoryUse use = memory_use(graph, memory);
-    if (use.total() <= plan.memory.total()) continue;
-    plan.memory = use;
-    plan.arena_bytes = memory.arena_bytes;
-    plan.scratch_bytes = largest(scratch.bytes);
-    plan.scratch_measured = scratch.measured;
-    plan.peak = arena_peak(graph, memory);
-  }
+  const RankMemory rank = heaviest_rank(graph, config, plan.device, known);
+  plan.memory = rank.use;
+  plan.arena_bytes = rank.plan.arena_bytes;
+  plan.scratch_bytes = largest(rank.scratch.bytes);
+  plan.scratch_measured = rank.scratch.measured;
+  plan.peak = arena_peak(graph, rank.plan);
   if (!config.data.eval.empty() || config.data.eval_split > 0)
     plan.assumptions.emplace_back("evaluation is not counted: it reads the step's parameters and uses its arena while the step rests");
   return plan;

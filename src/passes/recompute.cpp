@@ -42,7 +42,7 @@ class Recompute {
     for (std::size_t n = 0; n < nodes.size(); ++n) {
       if (backward[n]) continue;
       for (const Value v : nodes[n].out) maker_[v] = &nodes[n];
-      if (nodes[n].note == "residual") last_residual_ = &nodes[n], ++block;
+      if (nodes[n].note == "residual") last_residual_ = &nodes[n], block += !is_move(*nodes[n].op);    // a sum may move when it is made
       if (blocks_ < 0 || block <= blocks_) deep_.insert(&nodes[n]);
     }
     for (std::size_t n = 0; n < nodes.size(); ++n)

@@ -72,12 +72,13 @@ TEST(MasterEncoding, split_where_nothing_can_be_is_an_error) {
 }
 
 // Of two layers and the embedding: five sums of the residual stream.
-RunPlan plan_within(const std::string& limit) {
+RunPlan plan_of_two_layers(std::int64_t ranks, const std::vector<std::string>& overrides) {
   const std::string model =
       R"({"model_type": "qwen3", "vocab_size": 500, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2,
                                 "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "eos_token_id": 0})";
-  return plan_run(run_of(model, 1, {"run.memory_limit=" + limit}), 1.0);
+  return plan_run(run_of(model, ranks, overrides), 1.0);
 }
+RunPlan plan_within(const std::string& limit) { return plan_of_two_layers(1, {"run.memory_limit=" + limit}); }
 double gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 TEST(MemoryLimit, computes_again_no_more_than_it_takes) {
@@ -102,6 +103,14 @@ TEST(MemoryLimit, computes_again_no_more_than_it_takes) {
     choices.insert(plan.chosen.substr(plan.chosen.find(':')));
   }
   EXPECT_GE(choices.size(), 3U);
+}
+
+// Over tp each sum of the residual stream is made of parts and then moved: two nodes, one block.
+TEST(MemoryLimit, on_a_mesh_is_met_by_what_computes_all_again) {
+  const auto plan_with = [](const std::string& more) { return plan_of_two_layers(2, {"tensor_parallel.autotp_size=2", more}); };
+  const RunPlan least = plan_with("run.recompute=block");
+  EXPECT_LT(least.memory.total(), plan_with("run.recompute=none").memory.total());
+  EXPECT_LE(plan_with(fmt::format("run.memory_limit={}", gib(least.memory.total()))).memory.total(), least.memory.total());
 }
 
 TEST(MemoryLimit, that_nothing_meets_is_an_error) {
