@@ -9,6 +9,7 @@
 #include "engine/bench/device_text.h"
 #include "engine/bench/moe.h"
 #include "engine/bench/quiet_run.h"
+#include "runtime/device.h"
 
 namespace sheaf {
 namespace {

@@ -17,6 +17,7 @@
 #include "engine/progress_line.h"
 #include "engine/weights.h"
 #include "models/model_config.h"
+#include "runtime/device.h"
 
 namespace sheaf {
 namespace {
@@ -72,8 +73,7 @@ class LogprobsFile {
 };
 
 int evaluate(const EvalArguments& a, const std::atomic<bool>& stop) {
-  const DeviceKind device = a.device.empty() ? default_device() : a.device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
-  check_device(device);
+  const DeviceKind device = chosen_device(a.device);
   const HfFolder folder(a.model);
   const std::string where = folder.path() + "/config.json";
   const ModelConfig model = parse_model_config(folder.config(), where);

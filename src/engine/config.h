@@ -102,6 +102,7 @@ struct RunConfig {
   double gradient_clipping = 0;    // 0: off
   bool bf16 = false;
   bool bf16_moments = false;
+  std::string grad_dtype;    // fp32, bf16; "": fp32
   ZeroConfig zero;
   OptimizerConfig optimizer;
   SchedulerConfig scheduler;

@@ -93,6 +93,7 @@ void fields(V& v, RunConfig& c) {
   v("gradient_clipping", c.gradient_clipping);
   v("bf16.enabled", c.bf16);
   v("bf16.bf16_optimizer_states", c.bf16_moments);
+  v("data_types.grad_accum_dtype", c.grad_dtype);
   v("zero_optimization.stage", c.zero.stage);
   v("zero_optimization.stage3_param_persistence_threshold", c.zero.persist);
   v("zero_optimization.stage3_prefetch_bucket_size", c.zero.gather_bucket);

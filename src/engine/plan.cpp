@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "checkpoint/hf_folder.h"
 #include "engine/rank_memory.h"
+#include "engine/run_inputs.h"
 #include "engine/step_graph.h"
 #include "passes/expert_rows.h"
 #include "runtime/device_info.h"
@@ -33,11 +33,8 @@ std::string placement_text(const std::string& placement) { return placement.empt
 
 RunPlan plan_run(const RunConfig& config, double load) {
   RunPlan plan{.config = config, .device = planned_device(config)};
-  const ModelSource& source = config.model;
-  const std::string where = source.from_scratch() ? "model.config" : source.folder + "/config.json";
-  const Json model = !source.from_scratch()      ? read_model_config(source.folder)
-                     : source.config.is_string() ? read_json(source.config.get<std::string>())
-                                                 : source.config;
+  const std::string where = origin_of(config.model);
+  const Json model = read_model_config(config.model);
   const ModelConfig parsed = parse_model_config(model, where);
   StepOptions options{.where = where, .device = plan.device};
   if (config.data.packing == Packing::documents) {

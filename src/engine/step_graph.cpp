@@ -22,6 +22,7 @@ TrainingStep training_step(const RunConfig& config, const Json& model, const Mod
   options.balance_rate = config.experts.balance_rate;
   options.num_micro_batches = config.batch.accumulation;
   options.bf16_moments = config.bf16_moments;
+  options.bf16_gradients = config.grad_dtype == "bf16";
   options.split_masters = config.run.master_encoding != "fp32";
   set_placement(options, config, model, parsed);
   TrainingStep out;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -14,19 +13,18 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "comm/host_ops.h"
-#include "engine/corpus.h"
 #include "engine/evaluation.h"
 #include "engine/placement.h"
 #include "engine/plan_report.h"
 #include "engine/profile.h"
+#include "engine/run_inputs.h"
 #include "engine/run_log.h"
 #include "engine/saver.h"
 #include "engine/slow_calls.h"
-#include "engine/step_graph.h"
 #include "engine/weights.h"
 #include "models/model.h"
 #include "passes/pass.h"
+#include "runtime/device.h"
 #include "runtime/executor.h"
 #include "runtime/peak_rate.h"
 
@@ -35,14 +33,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Before the long work of loading: nothing is written yet.
-void check_output_folder(const std::string& folder, bool resume) {
-  std::error_code error;
-  for (const char* mark : {"run.json", "metrics.jsonl", "model", "checkpoints", "tensorboard"})
-    if (!resume && fs::exists(folder + "/" + mark, error))
-      user_error("{}: already holds a run (it has {}); go on with --resume, or name another with run.output=FOLDER", folder, mark);
-}
-
 // Before the first step: a run must not end in "cannot be written".
 void make_output_folder(const std::string& folder) {
   std::error_code error;
@@ -50,27 +40,6 @@ void make_output_folder(const std::string& folder) {
   if (error) user_error("{}: cannot be made: {}", folder, error.message());
   write_file_atomically(folder + "/.writable", "");
   fs::remove(folder + "/.writable", error);
-}
-
-struct Model {
-  Json config;
-  std::optional<HfFolder> folder;
-  DType dtype = DType::fp32;    // of the weights in the input; the output has the same
-};
-
-Model open_model(const ModelSource& source) {
-  Model model;
-  if (source.from_scratch()) {
-    model.config = source.config.is_string() ? read_json(source.config.get<std::string>()) : source.config;
-    for (const char* key : {"dtype", "torch_dtype"})
-      if (model.config.contains(key) && model.config[key].is_string())
-        if (const auto dtype = dtype_from_hf(model.config[key].get<std::string>()); dtype && is_float(*dtype)) model.dtype = *dtype;
-  } else {
-    model.folder.emplace(source.folder);
-    model.config = model.folder->config();
-    model.dtype = model.folder->main_dtype();
-  }
-  return model;
 }
 
 // What decides which rows a step sees and what they mean: a resumed run must agree on it.
@@ -99,72 +68,10 @@ void return_freed_memory() {
 #endif
 }
 
-CorpusOptions corpus_options(const RunConfig& config, const ModelConfig& model, const std::atomic<bool>& stop, bool quiet) {
-  return {.seq_len = config.data.seq_len,
-          .packing = config.data.packing,
-          .tokenizer = config.data.tokenizer,
-          .field = config.data.field,
-          .model_folder = config.model.folder,
-          .vocab = model.vocab,
-          .end_of_text = model.eos_id,
-          .cache = config.data.cache.empty() ? default_cache(config.run.output) : config.data.cache,
-          .held_out = config.data.eval_split,
-          .stop = &stop,
-          .say = [quiet](const std::string& line) { quiet ? 0 : std::printf("%s\n", line.c_str()), std::fflush(stdout); }};
-}
-
-// What the ranks of a process share: read once, then only looked at. Nothing is written before everything that can be refused was seen.
-struct Inputs {
-  const RunConfig& config;
-  const TrainFlags& flags;
-  const std::atomic<bool>& stop;
-  DeviceKind device;
-  Model source;
-  std::string where;    // the model's configuration is from
-  ModelConfig model;
-  std::optional<Corpus> corpus, eval_corpus;
-  Graph step;
-  std::string chosen;    // for the banner: what run.memory_limit led to
-  double peak_flops = 0;
-
-  Inputs(const LoadedConfig& loaded, const TrainFlags& train_flags, const std::atomic<bool>& stop_flag)
-      : config(loaded.config),
-        flags(train_flags),
-        stop(stop_flag),
-        device(chosen_device(config)),
-        source(open_model(config.model)),
-        where(source.folder ? source.folder->path() + "/config.json" : "model.config"),
-        model(parse_model_config(source.config, where)) {
-    check_output_folder(config.run.output, flags.resume);
-    corpus.emplace(config.data.train, corpus_options(config, model, stop, quiet()));
-    if (!config.data.eval.empty()) {
-      CorpusOptions options = corpus_options(config, model, stop, quiet());
-      options.held_out = 0;
-      eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
-    }
-    TrainingStep made =
-        training_step(config, source.config, model,
-                      {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where, .device = device});
-    step = std::move(made.graph), chosen = std::move(made.chosen);
-  }
-
-  static DeviceKind chosen_device(const RunConfig& config) {
-    const DeviceKind device = config.run.device.empty()     ? default_device()
-                              : config.run.device == "cuda" ? DeviceKind::cuda
-                                                            : DeviceKind::cpu;
-    check_device(device);
-    return device;
-  }
-  bool quiet() const { return static_cast<bool>(flags.watch); }
-  DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }
-  bool deterministic() const { return config.run.deterministic.value_or(device == DeviceKind::cpu); }
-  const RowSet* held_out() const { return eval_corpus ? &eval_corpus->rows() : corpus->held_out(); }
-};
-
 // A run on one rank. What is said and written, rank 0 says and writes.
 class Run {
  public:
-  Run(const Inputs& in, const Rank& rank, const std::vector<std::string>& banner)
+  Run(const RunInputs& in, const Rank& rank, const std::vector<std::string>& banner)
       : in_(in),
         config_(in.config),
         rank_(rank),
@@ -338,7 +245,7 @@ class Run {
         .step = done_.step, .loss = result.loss, .perplexity = result.perplexity(), .tokens = result.tokens, .seconds = result.seconds};
   }
 
-  const Inputs& in_;
+  const RunInputs& in_;
   const RunConfig& config_;
   Rank rank_;
   std::unique_ptr<Batches> batches_;
@@ -353,36 +260,14 @@ class Run {
   double flops_per_token_ = 0, peak_flops_ = 0, peak_bytes_ = 0;
 };
 
-// A line for each key: where two configurations differ, the line is what is shown.
-std::string lines_of(const Json& config) {
-  std::string lines;
-  const Json flat = config.flatten();
-  for (const auto& [pointer, value] : flat.items()) {
-    std::string path = pointer.substr(1);
-    std::replace(path.begin(), path.end(), '/', '.');
-    lines += path + " " + value.dump() + "\n";
-  }
-  return lines;
-}
-
-// Ranks of several processes must have been started alike: what differs would end in numbers that mean nothing, or in a wait without end.
-void expect_alike(const Rank& rank, const Inputs& in) {
-  Transport& host = *rank.host();
-  expect_equal(host, lines_of(resolved(in.config)), "the configuration");
-  expect_equal(host, in.corpus->identity().dump(), "the training data");
-  // The text has a line a node: it travels only if there is something to show.
-  const std::string plan = print(in.step), hash = fmt::format("{:016x}", hash_text(plan));
-  if (any_of_ranks(rank, broadcast_text(host, hash, 0, "the plan") != hash, "the plan")) expect_equal(host, plan, "the plan");
-}
-
 }    // namespace
 
 TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch& launch, const std::atomic<bool>& stop) {
   const RunConfig& config = loaded.config;
-  std::optional<Inputs> shared;
+  std::optional<RunInputs> shared;
   TrainEnd end = TrainEnd::finished;
   const RanksOptions ranks{
-      .nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = Inputs::chosen_device(config), .threads = flags.threads};
+      .nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = chosen_device(config.run.device), .threads = flags.threads};
   const auto work = [&](const Rank& rank) {
     // Processes read for themselves; threads share what was read before they began.
     if (launch.size > 1) {

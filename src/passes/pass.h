@@ -34,6 +34,8 @@ struct Options {
   std::int64_t recompute_blocks = -1;
   // optimize: both moments are stored in bf16
   bool bf16_moments = false;
+  // narrow_gradients: of all products, not of experts' alone
+  bool bf16_gradients = false;
   // split_masters: whether it does anything
   bool split_masters = false;
   // bucket: elements of a collective at most; 0: every tensor on its own

@@ -1,5 +1,6 @@
 #include "runtime/device.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -19,6 +20,25 @@ void take_gpu(int) {}
 std::unique_ptr<RankTransports> make_gpu_transports(int, double) { return nullptr; }
 std::unique_ptr<Transport> make_process_nccl(std::unique_ptr<Transport> host, int, double) { return host; }
 #endif
+
+void check_device(DeviceKind device) {
+  if (device == DeviceKind::cpu) return;
+#ifndef SHEAF_CUDA
+  user_error("device 'cuda': this is the CPU build of sheaf; `make cuda` builds the other one");
+#else
+  if (!at::globalContext().hasCUDA())
+    user_error("device 'cuda': no usable NVIDIA GPU is present (see nvidia-smi); `--device cpu` runs without one");
+#endif
+}
+
+DeviceKind chosen_device(const std::string& name) {
+  DeviceKind device = name == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
+#ifdef SHEAF_CUDA
+  if (name.empty() && at::globalContext().hasCUDA()) device = DeviceKind::cuda;
+#endif
+  check_device(device);
+  return device;
+}
 
 void enter_rank_thread(DeviceKind device, int ranks_here, int device_index, int threads) {
   if (threads == 0 && ranks_here > 1) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_here);

@@ -1,12 +1,18 @@
 #pragma once
 // Devices, threads and transports of ranks.
 #include <memory>
+#include <string>
 
 #include "comm/launch.h"
 #include "comm/transport.h"
 #include "runtime/kernels/kernel_table.h"
 
 namespace sheaf {
+
+// Throws UserError if the device is absent: what was found and how to get it.
+void check_device(DeviceKind device);
+// "cpu" or "cuda"; "": cuda where there is a GPU and the build knows it, else cpu. UserError: it is absent.
+DeviceKind chosen_device(const std::string& name);
 
 // First thing on a rank's thread: ranks share the cores, so `ranks_here` of them take an equal share of the threads inside ops, at least
 // one; or `threads`, if that is not 0. On GPUs, `device_index` becomes the thread's current device.

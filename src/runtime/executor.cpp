@@ -1,6 +1,5 @@
 #include "runtime/executor.h"
 
-#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/fill.h>
 #include <ATen/ops/from_blob.h>
@@ -17,6 +16,7 @@
 #include "base/text.h"
 #include "ops/aten.h"
 #include "ops/op_table.h"
+#include "runtime/device.h"
 #include "runtime/dynamic_rows.h"
 #include "runtime/scratch.h"
 #include "runtime/scratch_plan.h"
@@ -84,23 +84,6 @@ struct Executor::Impl {
   template <class Work>
   void timed(Segment segment, std::size_t n, Track track, const Work& work);
 };
-
-void check_device(DeviceKind device) {
-  if (device == DeviceKind::cpu) return;
-#ifndef SHEAF_CUDA
-  user_error("device 'cuda': this is the CPU build of sheaf; `make cuda` builds the other one");
-#else
-  if (!at::globalContext().hasCUDA())
-    user_error("device 'cuda': no usable NVIDIA GPU is present (see nvidia-smi); `--device cpu` runs without one");
-#endif
-}
-
-DeviceKind default_device() {
-#ifdef SHEAF_CUDA
-  if (at::globalContext().hasCUDA()) return DeviceKind::cuda;
-#endif
-  return DeviceKind::cpu;
-}
 
 void Executor::Impl::select_and_measure(ScratchBytes& scratch, ColumnMasks& columns) {
   std::map<std::string, std::int64_t> measured;

@@ -27,11 +27,6 @@ struct ExecutorOptions {
   std::optional<bool> cuda_graphs = false;
 };
 
-// Throws UserError if the device is absent: what was found and how to get it.
-void check_device(DeviceKind device);
-// "cuda" where there is a GPU and the build knows it, else "cpu".
-DeviceKind default_device();
-
 class Executor {
  public:
   // Chooses kernels, measures their scratch by running each kind of call once on zeros, plans memory, allocates the two blocks.

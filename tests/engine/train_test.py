@@ -215,6 +215,22 @@ def moments_in_bf16(temporary):
     assert close(saved, 4 * numbers, 0.01), (saved, numbers)    # but for the alignment of tensors
 
 
+def gradients_in_bf16(temporary):
+    """The CPU rounds a product of bf16 before it makes fp32 of it, so that here the numbers are the same and only the norm adds up squares in
+    another order; where more bits come out of a product, tests/gpu says what that makes. With one micro-batch memory is less; where
+    micro-batches are added nothing changes."""
+    def trained(dtype, accumulation):
+        return train("train_qwen3", temporary / f"gradients-{dtype}-{accumulation}", "bf16.enabled=true", f"data_types.grad_accum_dtype={dtype}",
+                     f"gradient_accumulation_steps={accumulation}")
+
+    wide, narrow = trained("fp32", 1), trained("bf16", 1)
+    worst = max(furthest(narrow, wide, key) for key in ("loss", "grad_norm"))
+    print(f"gradients in bf16: off by {worst:.1e}, {wide[0]['peak_bytes']} -> {narrow[0]['peak_bytes']} bytes")
+    assert 0 < worst <= 1e-5    # sums of 100,000 squares in fp32
+    assert narrow[0]["peak_bytes"] < wide[0]["peak_bytes"]
+    assert [m["loss"] for m in trained("bf16", 2)] == [m["loss"] for m in trained("fp32", 2)]
+
+
 def logits_agree(folder):
     """transformers loads the folder without a complaint, and our graph computes the same logits from it: the C++ test reads
     oracle.safetensors."""
@@ -300,6 +316,7 @@ def main():
         bf16_stays_near(temporary)
         a_model_that_nobody_wants(temporary)
         split_masters_are_the_same_numbers(temporary)
+        gradients_in_bf16(temporary)
         moments_in_bf16(temporary)
         written_models(temporary)
     finally:

@@ -54,6 +54,17 @@ TEST_F(ExecutorOnGpu, experts_in_fp32_equal_the_cpu_and_are_near_it_in_bf16) {
     EXPECT_NE(e.describe().find(row), std::string::npos) << row;
 }
 
+// Rounded once, by up to 2^-9 each and at random: of a norm, the root of a sum of many squares, less is left.
+TEST_F(ExecutorOnGpu, gradients_in_bf16_are_those_of_fp32_rounded) {
+  const Trained wide = train({.micro_batches = 1}), narrow = train({.micro_batches = 1, .bf16_gradients = true});
+  EXPECT_EQ(wide.losses[0], narrow.losses[0]);    // of the same weights
+  EXPECT_NE(wide.norms[0], narrow.norms[0]);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(narrow.losses[i], wide.losses[i], 1e-2 * wide.losses[i]);
+    EXPECT_NEAR(narrow.norms[i], wide.norms[i], (i == 0 ? 1.0 / 512 : 3e-2) * wide.norms[i]);
+  }
+}
+
 // By events on the stream, which nothing waits for in between.
 TEST_F(ExecutorOnGpu, timed_calls_follow_each_other_inside_the_step) {
   Executor e(step_graph(DType::bf16), {.device = DeviceKind::cuda});

@@ -36,7 +36,7 @@ void give(Executor& e, Value v, const at::Tensor& host) {
 
 }    // namespace
 
-Graph step_graph(DType compute, bool with_experts, std::int64_t micro_batches) {
+Graph step_graph(DType compute, bool with_experts, std::int64_t micro_batches, bool bf16_gradients) {
   Graph graph;
   Builder b(graph, Segment::first, compute);
   const Value ids = b.input("ids", DType::i32, {kBatch, kSeq}), labels = b.input("labels", DType::i32, {kBatch, kSeq});
@@ -59,11 +59,12 @@ Graph step_graph(DType compute, bool with_experts, std::int64_t micro_batches) {
   Options options;
   options.num_micro_batches = micro_batches;
   options.weight_decay = 0.1;
+  options.bf16_gradients = bf16_gradients;
   return RunPasses()(std::move(graph), training_passes(), options);
 }
 
 Trained train(const TrainSmall& t) {
-  Executor e(step_graph(t.compute, t.experts, t.micro_batches),
+  Executor e(step_graph(t.compute, t.experts, t.micro_batches, t.bf16_gradients),
              {.device = t.device, .deterministic = t.deterministic, .cuda_graphs = t.cuda_graphs});
   std::uint64_t seed = 1;
   for (const Value v : e.graph().all(ValueKind::state)) {

@@ -11,7 +11,7 @@
 namespace sheaf::testing {
 
 // Embedding, one attention block, experts if wanted, norm, head, cross-entropy, AdamW.
-Graph step_graph(DType compute, bool with_experts = false, std::int64_t micro_batches = 2);
+Graph step_graph(DType compute, bool with_experts = false, std::int64_t micro_batches = 2, bool bf16_gradients = false);
 
 struct TrainSmall {
   DType compute = DType::bf16;
@@ -19,6 +19,7 @@ struct TrainSmall {
   bool deterministic = true;
   bool experts = false;
   std::int64_t micro_batches = 2;
+  bool bf16_gradients = false;
   int steps = 3;
   std::optional<bool> cuda_graphs = false;
   int timed_step = 0;    // whose calls are timed; 0: none

@@ -6,16 +6,10 @@
 #include <thread>
 
 #include "base/text.h"
+#include "runtime/device.h"
 #include "runtime/device_info.h"
-#include "runtime/executor.h"
 
 namespace sheaf {
-
-DeviceKind chosen_device(const std::string& device) {
-  const DeviceKind kind = device.empty() ? default_device() : device == "cuda" ? DeviceKind::cuda : DeviceKind::cpu;
-  check_device(kind);
-  return kind;
-}
 
 std::int64_t num_devices(DeviceKind kind) {
   return kind == DeviceKind::cuda ? std::ssize(gpu_descriptions()) : std::max<std::int64_t>(1, std::thread::hardware_concurrency());

@@ -7,8 +7,6 @@
 
 namespace sheaf {
 
-// "cpu", "cuda", or "" for the default. UserError: it is absent.
-DeviceKind chosen_device(const std::string& device);
 std::int64_t num_devices(DeviceKind kind);             // that ranks can have one each of: GPUs, or the processor's threads
 std::int64_t device_bytes(DeviceKind kind);            // memory of one GPU; of the machine
 std::string device_text(const std::string& device);    // "2 × NVIDIA H200, 139.8 GiB, compute 9.0"; "cpu, 8 threads"

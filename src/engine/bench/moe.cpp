@@ -11,6 +11,7 @@
 #include "engine/bench/device_text.h"
 #include "engine/bench/quiet_run.h"
 #include "engine/plan.h"
+#include "runtime/device.h"
 
 namespace sheaf {
 namespace {
