@@ -99,6 +99,12 @@ void check_evaluation(const Settings& settings, const RunConfig& c) {
                settings.at("run.eval_every"), c.run.eval_every);
 }
 
+void check_gradients(const Settings& settings, const RunConfig& c) {
+  if (c.grad_dtype == "bf16" && !c.bf16)
+    user_error("{}: found 'bf16', which needs bf16.enabled true; leave it out, or compute in bf16",
+               settings.at("data_types.grad_accum_dtype"));
+}
+
 void resolve_schedule(const Settings& settings, RunConfig& c, std::vector<std::string>& chosen) {
   std::int64_t* total = nullptr;
   if (auto* decay = std::get_if<WarmupDecayLR>(&c.scheduler)) total = &decay->total_num_steps;
@@ -158,6 +164,7 @@ LoadedConfig load(Settings settings, const std::vector<std::string>& overrides, 
   resolve_batch(settings, c.batch, c.parallel);
   resolve_schedule(settings, c, chosen);
   check_evaluation(settings, c);
+  check_gradients(settings, c);
   out.banner = banner_lines(settings, c, std::move(chosen));
   return out;
 }

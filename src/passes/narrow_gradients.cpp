@@ -7,8 +7,8 @@
 //   .. = adamw @w, @w.m, @w.v, %1, ..                                .. = adamw @w, @w.m, @w.v, %1, ..
 //
 // On entry: micro_batches and lower_reshards are done: what is added to a gradient, over micro-batches or ranks, reads it.
-// On exit:  a bf16 product per expert (or any) of dtype fp32 has a reader other than sumsq and adamw. fp16 stays: its range is too short for a
-//           gradient that nothing scales.
+// On exit:  a bf16 product per expert (or any) of dtype fp32 has a reader other than sumsq and adamw. fp16 stays: its range is too short
+//           for a gradient that nothing scales.
 #include <set>
 
 #include "ops/op_table.h"

@@ -130,6 +130,11 @@ TEST(ConfigErrors, degrees_that_do_not_fit_the_ranks) {
   for (const Case& c : cases) expect_says(c);
 }
 
+TEST(ConfigErrors, bf16_gradients_of_fp32_are_refused) {
+  expect_says({"fp32", {"data_types.grad_accum_dtype=bf16"}, {"data_types.grad_accum_dtype", "found 'bf16'", "bf16.enabled true"}});
+  EXPECT_EQ(message({"bf16", {"data_types.grad_accum_dtype=bf16", "bf16.enabled=true"}, {}}), "");
+}
+
 TEST(ConfigErrors, both_half_precisions_are_refused) {
   expect_says({"both", {"fp16.enabled=true", "bf16.enabled=true"}, {"fp16.enabled", "bf16.enabled", "one of them"}});
 }
