@@ -25,17 +25,20 @@ __global__ void __launch_bounds__(kBlock)
 
 constexpr int kWarps = kBlock / kWarp;
 
-// Block (x, y): kWarp chunks of expert y. Warp i sums the rows i, i + kWarps, ... of the expert, then the first one sums the warps.
-template <class Out, class T>
+// Block (x, y, z): kWarp chunks of expert y, of the z-th part of its rows. Warp i sums the rows i, i + kWarps, ... of the part, then the
+// first one sums the warps.
+template <class T>
 __global__ void __launch_bounds__(kBlock)
-    sum_rows(Out* __restrict__ out, const T* __restrict__ rows, const std::int32_t* __restrict__ ends, std::int64_t d) {
+    sum_rows(float* __restrict__ parts, const T* __restrict__ rows, const std::int32_t* __restrict__ ends, std::int64_t d) {
   __shared__ float sums[kWarps][kWarp][kWidth];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const std::int64_t at = (std::int64_t(blockIdx.x) * kWarp + lane) * kWidth, e = blockIdx.y, end = ends[e];
+  const std::int64_t at = (std::int64_t(blockIdx.x) * kWarp + lane) * kWidth, e = blockIdx.y;
+  const std::int64_t begin = e > 0 ? ends[e - 1] : 0, end = ends[e], each = (end - begin + gridDim.z - 1) / gridDim.z;
+  const std::int64_t first = begin + blockIdx.z * each, last = min(end, first + each);
   float sum[kWidth] = {};
   if (at < d) {
 #pragma unroll 4
-    for (std::int64_t r = (e > 0 ? ends[e - 1] : 0) + warp; r < end; r += kWarps) {
+    for (std::int64_t r = first + warp; r < last; r += kWarps) {
       float v[kWidth];
       load(v, rows + r * d + at);
 #pragma unroll
@@ -49,7 +52,22 @@ __global__ void __launch_bounds__(kBlock)
   for (int w = 1; w < kWarps; ++w)
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) sum[i] += sums[w][lane][i];
-  store(sum, out + e * d + at);
+  store(sum, parts + (blockIdx.z * std::int64_t(gridDim.y) + e) * d + at);
+}
+
+// out [n] = the sum of parts [kPartsOfExpert, n], in their order.
+template <class Out>
+__global__ void __launch_bounds__(kBlock) add_parts(Out* __restrict__ out, const float* __restrict__ parts, std::int64_t n) {
+  const std::int64_t at = (std::int64_t(blockIdx.x) * kBlock + threadIdx.x) * kWidth;
+  if (at >= n) return;
+  float v[kPartsOfExpert][kWidth], sum[kWidth] = {};
+#pragma unroll
+  for (int z = 0; z < kPartsOfExpert; ++z) load(v[z], parts + z * n + at);
+#pragma unroll
+  for (int z = 0; z < kPartsOfExpert; ++z)
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) sum[i] += v[z][i];
+  store(sum, out + at);
 }
 
 constexpr int kTurns = 4;    // chunks of a thread
@@ -88,20 +106,21 @@ const char* rows_of_experts_device(void* rows, const void* w, const std::int32_t
   return launch_error();
 }
 
-template <class Out, class T>
-static void launch_sums(void* out, const void* rows, const std::int32_t* ends, std::int64_t experts, std::int64_t d, gpuStream_t stream) {
-  const dim3 blocks(num_blocks(d, kWarp * kWidth), static_cast<unsigned>(experts));
-  sum_rows<<<blocks, kBlock, 0, stream>>>(static_cast<Out*>(out), static_cast<const T*>(rows), ends, d);
-}
-
-const char* sums_of_experts_device(void* out, FloatType out_type, const void* rows, FloatType type, const std::int32_t* ends,
+const char* sums_of_experts_device(void* out, FloatType out_type, float* parts, const void* rows, FloatType type, const std::int32_t* ends,
                                    std::int64_t experts, std::int64_t d, void* stream) {
   if (experts == 0 || d == 0) return nullptr;
-  const bool wide = type == FloatType::fp32;
-  if (out_type == FloatType::fp32)
-    (wide ? launch_sums<float, float> : launch_sums<float, std::uint16_t>)(out, rows, ends, experts, d, stream_of(stream));
+  const auto s = stream_of(stream);
+  const dim3 blocks(num_blocks(d, kWarp * kWidth), static_cast<unsigned>(experts), kPartsOfExpert);
+  if (type == FloatType::fp32)
+    sum_rows<<<blocks, kBlock, 0, s>>>(parts, static_cast<const float*>(rows), ends, d);
   else
-    (wide ? launch_sums<std::uint16_t, float> : launch_sums<std::uint16_t, std::uint16_t>)(out, rows, ends, experts, d, stream_of(stream));
+    sum_rows<<<blocks, kBlock, 0, s>>>(parts, static_cast<const std::uint16_t*>(rows), ends, d);
+  const std::int64_t n = experts * d;
+  const unsigned adding = num_blocks(n, kBlock * kWidth);
+  if (out_type == FloatType::fp32)
+    add_parts<<<adding, kBlock, 0, s>>>(static_cast<float*>(out), parts, n);
+  else
+    add_parts<<<adding, kBlock, 0, s>>>(static_cast<std::uint16_t*>(out), parts, n);
   return launch_error();
 }
 

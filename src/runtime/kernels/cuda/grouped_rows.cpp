@@ -128,8 +128,9 @@ bool takes_sums(const Attrs& attrs, const Types& in) {
 }
 void sums_launch(const Args& a) {
   const std::int64_t experts = a.out[0].size(0);
-  const at::Tensor ends = ends_of_experts(a.in[2], experts, a.owner_begin);
-  check(sums_of_experts_device(a.out[0].data_ptr(), float_type(a.out[0]), a.in[0].data_ptr(), float_type(a.in[0]),
+  const at::Tensor ends = ends_of_experts(a.in[2], experts, a.owner_begin),
+                   parts = at::empty({kPartsOfExpert, a.out[0].numel()}, ends.options().dtype(at::kFloat));
+  check(sums_of_experts_device(a.out[0].data_ptr(), float_type(a.out[0]), parts.data_ptr<float>(), a.in[0].data_ptr(), float_type(a.in[0]),
                                ends.const_data_ptr<std::int32_t>(), experts, a.out[0].numel() / experts, current_stream()),
         "sums of experts");
 }
