@@ -4,6 +4,7 @@
 #include <set>
 #include <thread>
 
+#include "engine/step_graph.h"
 #include "runtime/device.h"
 
 namespace sheaf {
@@ -16,7 +17,7 @@ RankMemory heaviest(const Graph& graph, const RunConfig& config, DeviceKind devi
   const std::int64_t count = config.parallel.ranks;
   std::set<std::int64_t> ranks = {0, count / 2, count - 1};
   for (std::int64_t rank = 0; rank < count && count <= kAllRanks; ++rank) ranks.insert(rank);
-  const bool deterministic = config.run.deterministic.value_or(device == DeviceKind::cpu);
+  const bool deterministic = is_deterministic(config, device);
   std::set<ScratchBytes> seen;
   RankMemory most;
   for (const std::int64_t rank : ranks) {

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "comm/host_ops.h"
-#include "engine/step_graph.h"
 #include "runtime/device.h"
 
 namespace sheaf {

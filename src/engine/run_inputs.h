@@ -8,6 +8,7 @@
 #include "engine/config.h"
 #include "engine/corpus.h"
 #include "engine/ranks.h"
+#include "engine/step_graph.h"
 #include "engine/trainer.h"
 #include "ir/graph.h"
 #include "models/model_config.h"
@@ -42,7 +43,7 @@ struct RunInputs {
 
   bool quiet() const { return static_cast<bool>(flags.watch); }
   DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }
-  bool deterministic() const { return config.run.deterministic.value_or(device == DeviceKind::cpu); }
+  bool deterministic() const { return is_deterministic(config, device); }
   const RowSet* held_out() const { return eval_corpus ? &eval_corpus->rows() : corpus->held_out(); }
 };
 

@@ -9,6 +9,11 @@
 
 namespace sheaf {
 
+// What run.deterministic says; where it says nothing, true on the CPU, whose kernels are so anyway.
+inline bool is_deterministic(const RunConfig& config, DeviceKind device) {
+  return config.run.deterministic.value_or(device == DeviceKind::cpu);
+}
+
 struct StepOptions {
   std::int64_t documents = 0;             // the most that a row of the corpus has; 0: rows are not packed by documents
   std::string dump_ir;                    // a folder: the graph after every pass; "": none

@@ -85,16 +85,8 @@ __global__ void __launch_bounds__(kBlock)
 
 // dsinks = -sum of parts [heads, count]; a block has one head and is one warp.
 __global__ void __launch_bounds__(kWarp) add_parts(float* __restrict__ dsinks, const float* __restrict__ parts, int count) {
-  constexpr int kInFlight = 8;
-  const float* const of_head = parts + std::int64_t{blockIdx.x} * count;
   float sum = 0;
-  for (int first = threadIdx.x; first < count; first += kInFlight * kWarp) {
-    float v[kInFlight];
-#pragma unroll
-    for (int u = 0; u < kInFlight; ++u) v[u] = first + u * kWarp < count ? of_head[first + u * kWarp] : 0;
-#pragma unroll
-    for (int u = 0; u < kInFlight; ++u) sum -= v[u];
-  }
+  for (int i = threadIdx.x; i < count; i += kWarp) sum -= parts[std::int64_t{blockIdx.x} * count + i];
   sum = sum_of_lanes(sum);
   if (threadIdx.x == 0) dsinks[blockIdx.x] = sum;
 }
