@@ -25,7 +25,8 @@ static at::Tensor placed(const Args& a) {
   return a.in[1].defined() ? a.in[1].index_select(0, a.in[0].reshape({-1})).view(a.in[0].sizes()) : a.in[0];
 }
 
-// Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1 and the largest expert.
+// Where experts are cut, rows of other ranks' experts sort behind the own ones; the rows that remain free have slot -1 and the largest
+// expert.
 static void route_kernel(const Args& a) {
   const at::Tensor ids = placed(a).reshape({-1});
   at::Tensor slot = a.out[0].view({-1}), expert = a.out[1].view({-1});

@@ -36,8 +36,8 @@ const std::vector<Pass>& training_passes() {
       // After lower_reshards: a chunk is one of what a rank holds.
       {"tile", tile, "the head runs in chunks of tokens: logits are never whole", Level::l3},
       // After lower_reshards: a reduction is a reader by then. Before flatten: states whose gradients differ in dtype are different groups.
-      {"narrow_gradients", narrow_gradients, "weight gradients of experts, or all, keep the 16 bits of their product where nothing is added to them",
-       Level::l3},
+      {"narrow_gradients", narrow_gradients,
+       "weight gradients of experts, or all, keep the 16 bits of their product where nothing is added to them", Level::l3},
       // After lower_reshards: masters and copies that lie alike have nothing between them. After narrow_gradients, which knows adamw alone.
       {"split_masters", split_masters, "fp32 masters beside a copy in bf16 become what the copy leaves out of them", Level::l3},
       // Before flatten: which value a collective reads or writes on its own decides what lies in packs.

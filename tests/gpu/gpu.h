@@ -57,8 +57,8 @@ std::vector<at::Tensor> run_row(std::string_view op, std::string_view name, bool
 double milliseconds(const std::function<void()>& work);
 // Of a call of a row, with its scratch in a slot as in a run.
 double milliseconds(const KernelRow& row, const std::vector<at::Tensor>& in, std::vector<at::Tensor>& out, const Attrs& attrs);
-// Of a copy that reads and writes so many bytes together, as a kernel does that is compared with it: a short call does not reach what a long
-// one does. Measured once for each number.
+// Of a copy that reads and writes so many bytes together, as a kernel does that is compared with it: a short call does not reach what a
+// long one does. Measured once for each number.
 double copied_bytes_per_ms(double bytes);
 // With SHEAF_TIMES=1: prints how long the row takes on these tensors, and which share of the bandwidth of a copy of as many bytes those of
 // its operands and outputs come to. Row nullptr: the op's own kernel.

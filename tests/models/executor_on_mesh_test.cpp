@@ -160,8 +160,8 @@ TEST_P(OnMesh, ranks_train_as_one_does_and_allocate_nothing_after_the_first_step
   const bool all_planned = !*c.experts;    // rows of experts lie outside of the plan
   for (const std::int64_t count : stray) EXPECT_TRUE(count == 0 || !all_planned) << count;
 
-  // fp32: sums in another order. bf16: a partial is rounded before it is reduced, so only about. With experts a token whose choice is nearly
-  // a tie goes elsewhere: one rank's norms differ by 1.4 % where a sum of two products is rounded once and not twice.
+  // fp32: sums in another order. bf16: a partial is rounded before it is reduced, so only about. With experts a token whose choice is
+  // nearly a tie goes elsewhere: one rank's norms differ by 1.4 % where a sum of two products is rounded once and not twice.
   const double tolerance = c.bf16 ? (*c.experts ? 4e-2 : 2e-2) : 1e-5;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     for (std::size_t step = 0; step < kSteps; ++step) {

@@ -7,9 +7,9 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/aten.h"
 #include "ops/builder.h"
 #include "ops/routing.h"
-#include "ops/aten.h"
 #include "runtime/interpret.h"
 
 namespace sheaf::testing {

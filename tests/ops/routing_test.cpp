@@ -9,8 +9,8 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "ops/simulated_ranks.h"
 #include "ops/aten.h"
+#include "ops/simulated_ranks.h"
 
 using namespace sheaf;
 using namespace sheaf::testing;

@@ -16,8 +16,8 @@
 #include "comm/local.h"
 #include "comm/rank_threads.h"
 #include "mesh/reshard_plan.h"
-#include "ops/op_table.h"
 #include "ops/aten.h"
+#include "ops/op_table.h"
 #include "runtime/scratch.h"
 #include "support/pieces.h"
 

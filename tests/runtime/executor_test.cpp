@@ -12,9 +12,9 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "ops/aten.h"
 #include "ops/builder.h"
 #include "passes/pass.h"
-#include "ops/aten.h"
 #include "runtime/interpret.h"
 #include "runtime/scratch.h"
 

@@ -5,7 +5,8 @@
 
 namespace sheaf {
 
-// bf16 or fp16, head dims that are multiples of 8 up to 128, or 192 of q and k and 128 of v, sinks also in fp32, a window only with a causal mask.
+// bf16 or fp16, head dims that are multiples of 8 up to 128, or 192 of q and k and 128 of v, sinks also in fp32, a window only with a
+// causal mask.
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in);
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in);
 
