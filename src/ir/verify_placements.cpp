@@ -85,11 +85,12 @@ class NodeCheck {
   // What operands are partial over: nothing, the same for all of `add`, or one of `linear`.
   std::uint32_t passing_partial() const {
     std::uint32_t passing = 0;
-    std::size_t partial = 0, add = 0;
-    bool linear = true;
+    std::size_t partial = 0;
+    bool linear = true, add = !rule_.add.empty();
     for (const auto& [name, v] : operands_) {
       const Placement& p = placement(v);
-      add += std::find(rule_.add.begin(), rule_.add.end(), name) != rule_.add.end();
+      const bool added = std::find(rule_.add.begin(), rule_.add.end(), name) != rule_.add.end();
+      add &= added == (p.partial != 0);
       if (p.partial == 0) continue;
       ++partial;
       linear &= std::find(rule_.linear.begin(), rule_.linear.end(), name) != rule_.linear.end();
@@ -100,7 +101,7 @@ class NodeCheck {
         fail(fmt::format("{} is partial over other atoms than an operand before", name_of(graph_, v)));
       passing = p.partial;
     }
-    if (!(partial == 0 || (partial == 1 && linear) || (partial == add && add == operands_.size())))
+    if (!(partial == 0 || (partial == 1 && linear) || add))
       fail("its rule lets no partial pass so");
     return passing;
   }

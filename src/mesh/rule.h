@@ -17,7 +17,7 @@ namespace sheaf {
 //     full d      must be whole on every rank (softmax row, norm dim)
 //     owner v     an indexed dim: a shard answers only for the indices that it owns, others give 0
 //     linear x w  operands through which a partial may pass, one at a time
-//     add x y     operands through which a partial passes only if all of them are partial
+//     add x y     operands through which a partial passes only if all of these are partial
 //     reduce max  how a factor that an output lacks is reduced (default: sum)
 struct Rule {
   using Factors = std::vector<std::string>;

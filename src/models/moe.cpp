@@ -97,7 +97,7 @@ class Moe {
     }
     if (m_.expert_bias) {
       SHEAF_CHECK(m_.layout == ExpertLayout::in_pairs, "biases of experts: another layout than gpt_oss'");
-      both = b_.add(both, product("e m g -> e b s m g", weight(name + "gate_up_proj_bias", {E, M, 2}, {E, 2 * M}, "e m g", "zeros"), {}));
+      both = b_.add_expert_bias(both, weight(name + "gate_up_proj_bias", {E, M, 2}, {E, 2 * M}, "e m g", "zeros"), expert);
     }
     Value a_ebsm = b_.gated(both, pairs, m_.activation, m_.limit);
     if (w_ebs && !m_.expert_bias) a_ebsm = weighed(a_ebsm, w_ebs);
@@ -106,7 +106,7 @@ class Moe {
     else
       down = product("e b s m, e m k -> e b s k", a_ebsm, weight(name + "down_proj", {E, M, H}, {E, M, H}, "e m k"));
     if (!m_.expert_bias) return down;
-    down = b_.add(down, product("e k -> e b s k", weight(name + "down_proj_bias", {E, H}, {E, H}, "e k", "zeros"), {}));
+    down = b_.add_expert_bias(down, weight(name + "down_proj_bias", {E, H}, {E, H}, "e k", "zeros"), expert);
     return w_ebs ? weighed(down, w_ebs) : down;
   }
 

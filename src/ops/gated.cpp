@@ -23,7 +23,9 @@ GatedLetters gated_letters(const Attrs& attrs) {
   Rule::Factors rows = rule.out.at(0);
   SHEAF_CHECK(!rows.empty(), "gated: a scalar in '{}'", attrs.text("rule"));
   rows.pop_back();
-  return {join(rule.in[0], " "), join(rule.out[0], " "), join(rows, " ")};
+  Rule::Factors bias = rule.in[0];
+  std::erase_if(bias, [](const std::string& f) { return f == "b" || f == "s"; });
+  return {join(rule.in[0], " "), join(rule.out[0], " "), join(rows, " "), join(bias, " ")};
 }
 
 static at::Tensor activated(const at::Tensor& x, const Attrs& attrs) {

@@ -33,7 +33,7 @@ OpDef gated_grad() {
   return {.doc = "gradient of gated",
           .rule_of =
               [](const Attrs& attrs, const Types&) {
-                const auto [x, y, rows] = gated_letters(attrs);
+                const auto [x, y, rows, bias] = gated_letters(attrs);
                 return x + ", " + y + " -> " + x + "; full g; linear dy";
               },
           .flops = [](const Attrs&, const Types& in) { return 5.0 * static_cast<double>(num_elements(in[0]->shape)); },

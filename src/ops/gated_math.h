@@ -12,9 +12,9 @@ namespace sheaf {
 
 // The dim g of extent 2 in "e b s g m -> e b s m".
 std::int64_t gate_dim(const Attrs& attrs);
-// "e b s g m", "e b s m" and, without the last one, "e b s" of the rows.
+// Of "e b s g m -> e b s m": both sides; "e b s" of the rows, y without the last; "e g m" of a bias per expert, x without b and s.
 struct GatedLetters {
-  std::string x, y, rows;
+  std::string x, y, rows, bias;
 };
 GatedLetters gated_letters(const Attrs& attrs);
 // gpt_oss: (up + 1) gate sigmoid(1.702 gate), after the clamp.

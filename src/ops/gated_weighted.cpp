@@ -7,7 +7,7 @@ OpDef gated_weighted() {
   return {.doc = "w gated(x): every row of experts times its number",
           .rule_of =
               [](const Attrs& attrs, const Types&) {
-                const auto [x, y, rows] = gated_letters(attrs);
+                const auto [x, y, rows, bias] = gated_letters(attrs);
                 return x + ", " + rows + " -> " + y + "; full g; linear w";
               },
           .flops = [](const Attrs&, const Types& in) { return 2.5 * static_cast<double>(num_elements(in[0]->shape)); },

@@ -9,7 +9,7 @@ OpDef gated_weighted_grad() {
       .doc = "gradients of gated_weighted: dx, and dw of the dtype that the attribute says; what is weighted is computed again",
       .rule_of =
           [](const Attrs& attrs, const Types&) {
-            const auto [x, y, rows] = gated_letters(attrs);
+            const auto [x, y, rows, bias] = gated_letters(attrs);
             return x + ", " + rows + ", " + y + " -> " + x + ", " + rows + "; full g; linear dy";
           },
       .dtype = [](const Attrs& attrs, const Types& in, std::size_t i) { return i == 0 ? in[0]->dtype : einsum_dtype(attrs, in, i); },

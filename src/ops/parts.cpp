@@ -68,6 +68,18 @@ DType dtype_of(const at::Tensor& t) {
   SHEAF_CHECK(false, "a part of a fused op has no such dtype");
 }
 
+// Rows of experts lie as if there were one expert, [1, 1, rows, ..], also beside tensors that have something for each of them.
+void rows_for_all(const Rule& rule, std::vector<Type>& types) {
+  for (const std::string& experts : rule.owner) {
+    std::optional<std::int64_t> first;
+    for (std::size_t i = 0; i < types.size(); ++i)
+      if (has(rule.in[i], experts)) {
+        std::int64_t& extent = types[i].shape[static_cast<std::size_t>(dim_of(rule.in[i], experts))];
+        extent = *(first = first.value_or(extent));
+      }
+  }
+}
+
 }    // namespace
 
 const Parts& parts_of(const OpDef& fused) {
@@ -94,6 +106,8 @@ void run_parts(const OpDef& fused, const Args& args, const RunPart& run, bool in
       types.push_back({dtype_of(in.back()), in.back().sizes().vec(), {}, 0});
       in_types.push_back(&types.back());
     }
+    const Rule rule = rule_for(*part.op, attrs, in_types);
+    rows_for_all(rule, types);
     const std::vector<Type> made = infer(*part.op, attrs, in_types);
     for (std::size_t o = 0; o < made.size(); ++o) {
       const auto output = std::find(parts.outputs.begin(), parts.outputs.end(), part.out[o]);
@@ -102,7 +116,7 @@ void run_parts(const OpDef& fused, const Args& args, const RunPart& run, bool in
       out.push_back(output != parts.outputs.end() ? args.out[index] : at::empty(made[o].shape, options));
       tensors.insert_or_assign(part.out[o], out.back());
     }
-    run(*part.op, rule_for(*part.op, attrs, in_types), Args{in, out, attrs, args.owner_begin, args.owner_end});
+    run(*part.op, rule, Args{in, out, attrs, args.owner_begin, args.owner_end});
   }
 }
 

@@ -36,4 +36,11 @@ void parts_kernel(const Args& args) {
       op(id), args, [](const OpDef& part, const Rule&, const Args& a) { part.kernel(a); }, false);
 }
 
+// Its meaning on whole tensors where there are routed ones, as OpDef::meaning.
+template <OpId id>
+void parts_meaning(const Args& args) {
+  run_parts(
+      op(id), args, [](const OpDef& part, const Rule&, const Args& a) { part.meaning ? part.meaning(a) : part.kernel(a); }, false);
+}
+
 }    // namespace sheaf

@@ -3,6 +3,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "ops/builder.h"
@@ -19,6 +20,19 @@ at::Tensor as_rows(const at::Tensor& x) { return x.reshape({x.size(2), x.numel()
 at::Tensor as_tokens(const at::Tensor& x) {
   const std::int64_t tokens = x.size(0) * x.size(1);
   return x.reshape({tokens, x.numel() / std::max<std::int64_t>(1, tokens)});
+}
+
+std::vector<std::pair<std::int64_t, std::int64_t>> rows_of_experts(const at::Tensor& expert, std::int64_t begin, std::int64_t end) {
+  const at::Tensor host = expert.reshape({-1}).to(at::kCPU).to(at::kInt);
+  const auto* const first = host.data_ptr<std::int32_t>();
+  std::vector<std::pair<std::int64_t, std::int64_t>> rows;
+  std::int64_t at = 0;
+  for (std::int64_t e = begin; e < end; ++e) {
+    const std::int64_t to = std::upper_bound(first + at, first + host.numel(), static_cast<std::int32_t>(e)) - first;
+    rows.emplace_back(at, to);
+    at = to;
+  }
+  return rows;
 }
 
 static at::Tensor placed(const Args& a) {

@@ -11,7 +11,13 @@
 // combine work there. `expert` goes with the rows to where the experts are.
 #include <ATen/core/Tensor.h>
 
+#include <utility>
+#include <vector>
+
 namespace sheaf {
+
+// [begin, end) of the rows of each expert in [first, last), from `expert` of them all, which the host reads.
+std::vector<std::pair<std::int64_t, std::int64_t>> rows_of_experts(const at::Tensor& expert, std::int64_t first, std::int64_t last);
 
 // Of whole tensors: x where it was chosen, else 0. chosen: a whole slot or expert.
 at::Tensor where_chosen(const at::Tensor& x, const at::Tensor& chosen);

@@ -117,21 +117,23 @@ std::optional<std::string> Assigner::landing(const Rule& rule, std::size_t p, st
   return std::nullopt;
 }
 
-// `add`: all operands stay partial over the union, those that are whole by being counted once, if none is cut by it. `linear`: one.
+// `add`: all of these operands stay partial over the union, those that are whole by being counted once, if none is cut by it. `linear`: one.
 void Assigner::decide_partials(const Node& node, const Rule& rule, const Values& operands, Assignment& a) const {
   a.passes.assign(operands.size(), false);
-  std::uint32_t all = 0;
-  for (const Value v : operands)
-    if (placement(v).reduction == Reduction::sum) all |= placement(v).partial;
-  if (all == 0) return;
   std::vector<std::string> names;    // of the rule's operands
   for (std::size_t i = 0; i < node.in.size(); ++i)
     if (node.in[i]) names.emplace_back(operand_name(*node.op, i));
-  const bool may_add = !rule.add.empty() && (a.used & all) == 0 &&
-                       std::all_of(names.begin(), names.end(), [&](const std::string& name) { return is_among(rule.add, name); });
-  if (may_add) {
+  std::uint32_t all = 0, added = 0;
+  for (std::size_t p = 0; p < operands.size(); ++p) {
+    const Placement& x = placement(operands[p]);
+    if (x.reduction != Reduction::sum) continue;
+    all |= x.partial;
+    if (is_among(rule.add, names[p])) added |= x.partial;
+  }
+  if (all == 0) return;
+  if (added == all && (a.used & all) == 0) {
     a.passing = all;
-    a.passes.assign(operands.size(), true);
+    for (std::size_t p = 0; p < operands.size(); ++p) a.passes[p] = is_among(rule.add, names[p]);
     return;
   }
   for (std::size_t p = 0; p < operands.size(); ++p) {

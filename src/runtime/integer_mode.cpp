@@ -60,9 +60,9 @@ at::Tensor with_row(const at::Tensor& x, const Rule::Factors& factors, const Rul
 }    // namespace
 
 void integer_kernel(const OpDef& op, const Rule& rule, const Args& args) {
+  if (!op.parts.empty()) return run_parts(op, args, integer_kernel, true);
   if (op.meaning) return op.meaning(args);
   if (op.exact) return op.kernel(args);
-  if (!op.parts.empty()) return run_parts(op, args, integer_kernel, true);
   std::vector<std::size_t> present;
   for (std::size_t i = 0; i < args.in.size(); ++i)
     if (args.in[i].defined()) present.push_back(i);

@@ -62,6 +62,7 @@ std::vector<Example> examples() {
           {"norm_rotate", {q, {64}, angles, angles}, {2, 3}, norm},
           {"norm_rotate_grad", {q, {64}, q, angles, angles}, {3, 4}, norm},
           {"rotate", {q, angles, angles}, {1, 2}, {{"interleaved", false}, {"inverse", false}}},
+          {"biased_rotate", {q, {2, 2, 64}, angles, angles}, {2, 3}, {{"interleaved", false}}},
           {"swiglu", {k, k}, {}, {}},
           {"swiglu_grad", {k, k, k}, {}, {}},
           {"geglu", {k, k}, {}, {{"tanh", true}}},

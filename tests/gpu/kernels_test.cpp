@@ -11,6 +11,7 @@ using namespace sheaf::testing;
 
 namespace {
 
+using SumsOfTokens = Gpu;
 class WideProduct : public Gpu, public ::testing::WithParamInterface<Product> {};
 
 // A bf16 intermediate would show as an error of about 2e-3.
@@ -30,6 +31,29 @@ INSTANTIATE_TEST_SUITE_P(Rules, WideProduct,
                                            Product{"one_row", "b s k, n k -> b s n", {1, 1, 128}, {72, 128}},
                                            Product{"outer", "a k, b k -> a b", {40, 1}, {24, 1}}),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// Of one token, of fewer than there are parts, of many; widths that fill no warp.
+TEST_F(SumsOfTokens, equal_the_op_in_fp64) {
+  for (const Shape& shape : {Shape{1, 1, 8}, Shape{1, 3, 2, 20}, Shape{2, 33, 264}, Shape{4, 4096, 12, 128}, Shape{1, 1000, 5120}})
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor x = normal(shape, dtype, 1);
+      const char* const rule = shape.size() == 3 ? "b s k -> k" : "b s h d -> h d";
+      const auto exact = run_portable("einsum", {x.to(at::kDouble), {}}, {{"rule", Text(rule)}, {"dtype", Text("same")}});
+      for (const char* to : {"fp32", "bf16"}) {
+        const Attrs attrs = {{"rule", Text(rule)}, {"dtype", Text(to)}};
+        const auto got = run_row("einsum", "sums", true, {x.to(kGpu), {}}, attrs);
+        EXPECT_LT(relative_error(got[0], exact[0]), std::string_view(to) == "fp32" ? 2e-6 : 4e-3) << x.sizes();    // bf16: one rounding
+        EXPECT_TRUE(at::equal(got[0], run_row("einsum", "sums", true, {x.to(kGpu), {}}, attrs)[0])) << x.sizes();
+      }
+    }
+}
+
+// SHEAF_TIMES=1: gradients of biases, of 16,384 tokens.
+TEST_F(SumsOfTokens, times) {
+  if (!times_wanted()) GTEST_SKIP() << "SHEAF_TIMES=1 prints times";
+  for (const Shape& shape : {Shape{4, 4096, 256}, Shape{4, 4096, 1536}, Shape{4, 4096, 2880}})
+    print_time("einsum", "sums", {normal(shape, at::kBFloat16, 1).to(kGpu), {}}, {{"rule", Text("b s k -> k")}, {"dtype", Text("fp32")}});
+}
 
 // Weights as one number or as two halves; how moments and gradients are stored; where pieces begin: 1 is on the bytes of one number only,
 // 4 on 8 bytes for 16-bit numbers.

@@ -74,9 +74,16 @@ class Layer {
     product("e b s g m, e b s h -> e g m h", dpair, rows);
     add("combine", {product("e b s g m, e g m h -> e b s h", dpair, up), slot}, k);
 
-    // Where biases follow `down`, its results are weighted.
+    // Of experts with biases: the results of `down` are weighted behind its bias.
+    const Operand bias = given({r_.experts, 2, m}), bias_of_down = given({r_.experts, h});
+    const Attrs wide = {{"dtype", Text("fp32")}}, same = {{"dtype", Text("same")}};
     add("gated", {pair}, gate), add("gated_grad", {pair, da}, gate);
     by_row("e b s h, e b s -> e b s h", y, w), by_row("e b s h, e b s h -> e b s", dy_rows, y);
+    add("add_expert_bias", {pair, bias, expert_}, {});
+    add("biased_gated", {pair, bias, expert_}, gate);
+    add("sum_expert_rows", {add("biased_gated_grad", {pair, bias, expert_, da}, gate), expert_}, wide);
+    add("biased_weighted", {y, bias_of_down, expert_, w}, {});
+    add("biased_weighted_grad", {y, bias_of_down, expert_, w, dy_rows}, same);
 
     const Operand dtaken = add("normalize_grad", {taken, taken}, norm);
     add("softmax_rows_grad", {scores, add("put", {dtaken, chosen}, {{"extent", Int(r_.experts)}})}, {});

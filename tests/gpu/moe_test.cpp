@@ -82,8 +82,9 @@ TEST_P(RoutedKernels, own_kernels_on_the_gpu_equal_those_on_the_cpu) {
       {"combine_weights", {random_rows(r_, {}, at::kFloat), slots(r_)}, k},
       {"grouped_einsum", {x, random_numbers({e, 2, 3, 5}, at::kFloat), experts(r_)}, product("e b s h, e g m h -> e b s g m")},
       {"grouped_einsum", {y, x, experts(r_)}, product("e b s g m, e b s h -> e g m h")},
-      {"grouped_einsum", {random_numbers({e, 5}, at::kFloat), {}, experts(r_)}, product("e m -> e b s m")},
-      {"grouped_einsum", {x, {}, experts(r_)}, product("e b s m -> e m")}};
+      {"add_expert_bias", {x, random_numbers({e, 5}, at::kFloat), experts(r_)}, {}},
+      {"sum_expert_rows", {x, experts(r_)}, {{"dtype", Text("same")}}},
+      {"biased_weighted", {x, random_numbers({e, 5}, at::kFloat), experts(r_), random_rows(r_, {}, at::kFloat)}, {}}};
   for (const auto& [name, in, attrs] : calls)
     EXPECT_LE(largest_error(run_portable(name, on_gpu(in), attrs, r_)[0], run_portable(name, in, attrs, r_)[0]), 3e-6)
         << name << " " << print(attrs);
@@ -137,12 +138,45 @@ TEST_P(RoutedKernels, gated_and_weighted) {
 
 TEST_P(RoutedKernels, biases_and_their_gradients) {
   const std::int64_t e = r_.end - r_.begin;
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    expect_equal("grouped_einsum", "bias", {random_numbers({e, 40, 2}, dtype), {}, experts(r_)}, einsum_attrs("e m g -> e b s m g"), r_);
-    for (const char* result : {"fp32", "bf16"})
-      expect_near_fp64("grouped_einsum", "sums", {random_rows(r_, {264}, dtype), {}, experts(r_)}, einsum_attrs("e b s m -> e m", result),
-                       r_, std::string_view(result) == "fp32" ? kFp32Sum : kBf16);
-  }
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const Shape& tail : tails()) {
+      Shape each = tail;
+      each.insert(each.begin(), e);
+      const Operand x = random_rows(r_, tail, dtype), bias = random_numbers(each, dtype);
+      expect_near_fp64("add_expert_bias", "sheaf", {x, bias, experts(r_)}, {}, r_, bound(dtype));
+      for (const char* result : {"fp32", "bf16"})
+        expect_near_fp64("sum_expert_rows", "sheaf", {x, experts(r_)}, {{"dtype", Text(result)}}, r_,
+                         std::string_view(result) == "fp32" ? kFp32Sum : kBf16);
+      if (tail.size() == 2) continue;
+      for (const auto w_dtype : {at::kFloat, at::kBFloat16}) {
+        const Operand w = random_rows(r_, {}, w_dtype);
+        expect_near_fp64("biased_weighted", "sheaf", {x, bias, experts(r_), w}, {}, r_, bound(dtype));
+        const Attrs attrs = {{"dtype", Text(w_dtype == at::kFloat ? "fp32" : "bf16")}};
+        const bool rounded = dtype == at::kBFloat16 || w_dtype == at::kBFloat16;
+        expect_near_fp64("biased_weighted_grad", "sheaf", {x, bias, experts(r_), w, random_rows(r_, tail, dtype)}, attrs, r_,
+                         rounded ? kBf16 : kFp32Sum);
+      }
+    }
+}
+
+// At the limit the gradient jumps. Of multiples of 2^-10 fp32 has the sums exactly, so they lie on the same side of it as in fp64.
+TEST_P(RoutedKernels, biased_and_gated) {
+  const auto on_grid = [](Operand x) {
+    x.tensor = x.tensor.to(at::kFloat).mul(1024).round().div(1024).to(x.tensor.scalar_type());
+    return x;
+  };
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const std::int64_t m : is_large(r_) ? std::vector<std::int64_t>{72} : std::vector<std::int64_t>{8, 40, 2056})
+      for (const bool neighbours : {false, true}) {
+        const Attrs attrs = {{"rule", Text(neighbours ? "e b s m g -> e b s m" : "e b s g m -> e b s m")},
+                             {"activation", Text(neighbours ? "clamped_swiglu" : "silu")},
+                             {"limit", neighbours ? 0.75 : 0.0}};
+        const Shape row = neighbours ? Shape{m, 2} : Shape{2, m};
+        const Operand x = on_grid(random_rows(r_, row, dtype)), bias = on_grid(random_numbers({r_.end - r_.begin, row[0], row[1]}, dtype));
+        expect_near_fp64("biased_gated", "sheaf", {x, bias, experts(r_)}, attrs, r_, bound(dtype));
+        expect_near_fp64("biased_gated_grad", "sheaf", {x, bias, experts(r_), random_rows(r_, {m}, dtype)}, attrs, r_,
+                         dtype == at::kBFloat16 ? kBf16 : kFp32Sum);
+      }
 }
 
 // Extents above 128 take CUTLASS's large tiles where experts have more than 128 rows.

@@ -83,6 +83,20 @@ TEST_F(RotateKernel, equals_the_op_in_fp64) {
       }
 }
 
+// Of more heads than a thread takes at a time, too.
+TEST_F(RotateKernel, with_a_bias_before_it_equals_the_parts_in_fp64) {
+  const Attrs attrs = {{"interleaved", false}};
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const std::int64_t j : {8, 64})
+      for (const std::int64_t heads : {1, 3, 8}) {
+        const at::Tensor x = normal({2, 100, heads, 2, 128}, dtype, 1), bias = normal({heads, 2, 128}, dtype, 2),
+                         cos = normal({2, 100, j}, at::kFloat, 3), sin = normal({2, 100, j}, at::kFloat, 4);
+        const auto exact = run_portable("biased_rotate", wide({x, bias, cos, sin}), attrs);
+        const auto got = run_row("biased_rotate", "sheaf", true, on_gpu({x, bias, cos, sin}), attrs);
+        EXPECT_LT(relative_error(got[0], exact[0]), dtype == at::kFloat ? 1e-6 : 4e-3) << j << " " << heads;    // bf16: one rounding
+      }
+}
+
 struct Heads {
   Shape x;    // [b, s, heads.., d]
   std::int64_t j;
@@ -139,6 +153,7 @@ TEST_F(RotateKernel, times) {
       print_time("norm_rotate", "sheaf", {x, w, cos, sin}, both);
       print_time("norm_rotate_grad", "sheaf", {x, w, dy, cos, sin}, both);
       print_time("rotate", "sheaf", {x, cos, sin}, rotation);
+      print_time("biased_rotate", "sheaf", {x, some({heads, 128}, dtype), cos, sin}, {{"interleaved", false}});
     }
   }
 }

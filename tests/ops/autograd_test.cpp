@@ -285,7 +285,7 @@ std::vector<Example> examples() {
        [](Builder& b, const Values& x) {
          const Results route = b.route(x[5], {}, 5);
          const Value rows = b.grouped_einsum(b.dispatch(x[0], route[0], 2), x[2], route[1], "e b s h, e g m h -> e b s g m", "same");
-         const Value biased = b.add(rows, b.grouped_einsum(x[4], {}, route[1], "e g m -> e b s g m", "same"));
+         const Value biased = b.add_expert_bias(rows, x[4], route[1]);
          const Value up = b.einsum("e b s g m -> e b s m", b.silu(biased));
          const Value down = b.grouped_einsum(up, x[3], route[1], "e b s m, e h m -> e b s h", "same");
          return b.combine(b.einsum("e b s h, e b s -> e b s h", down, b.dispatch_weights(x[1], route[0])), route[0], 2);

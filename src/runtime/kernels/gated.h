@@ -1,8 +1,9 @@
 #pragma once
-// Device kernels of gated, weighted or not, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once.
+// Device kernels of gated, weighted, biased or neither, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once.
 // Each returns the run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
 #include <cstdint>
 
+#include "runtime/kernels/experts.h"
 #include "runtime/kernels/float_type.h"
 
 namespace sheaf {
@@ -23,6 +24,8 @@ struct Gated {
   float limit;    // 0: none
   // Where given, y = w act(gate) up; of the gradient, dw = the sum over m of dy act(gate) up.
   RowNumbers weights = {}, dweights = {};
+  // Where given, and no weights are, x + the biases of a row's expert is in place of x.
+  ExpertBiases biases = {};
 };
 
 const char* gated_device(void* y, const void* x, FloatType type, const Gated& gated, void* stream);

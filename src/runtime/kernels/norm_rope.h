@@ -32,7 +32,8 @@ std::int64_t rms_norm_parts(const NormRows& rows);
 const char* rms_norm_grad_device(void* dx, float* dw, float* dw_parts, const void* x, const void* w, const void* dy, const void* dsum,
                                  const NormRows& rows, void* stream);
 
-// y = x rotated, by the negative angle if `inverse`. Of `rows` the type of weights and eps do not matter.
-const char* rotate_device(void* y, const void* x, const NormRows& rows, bool inverse, void* stream);
+// y = x rotated, by the negative angle if `inverse`; x + bias [heads, d] in place of x unless that is nullptr. Of `rows` the type of
+// weights and eps do not matter.
+const char* rotate_device(void* y, const void* x, const void* bias, const NormRows& rows, bool inverse, void* stream);
 
 }    // namespace sheaf

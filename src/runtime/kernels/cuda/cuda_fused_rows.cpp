@@ -126,11 +126,11 @@ void norm_rotate_grad_launch(const Args& a) {
   launch_norm_grad(a, rows, nullptr);
 }
 
-bool takes_rotate(const Attrs& attrs, const Types& in) {
-  return is_plain_float(*in[0]) && !is_empty(*in[0]) && takes_rotation(attrs, *in[1], *in[2]) &&
-         norm_takes(float_type(*in[0]), in[0]->shape.back(), in[1]->shape.back());
+bool takes_rotation_of(const Attrs& attrs, const Type& x, const Type& cos, const Type& sin) {
+  return is_plain_float(x) && !is_empty(x) && takes_rotation(attrs, cos, sin) &&
+         norm_takes(float_type(x), x.shape.back(), cos.shape.back());
 }
-void rotate_launch(const Args& a) {
+void launch_rotate(const Args& a, const void* bias, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
   const at::Tensor& x = a.in[0];
   const std::int64_t tokens = x.size(0) * x.size(1), d = x.size(-1);
   const NormRows rows{.tokens = tokens,
@@ -139,13 +139,19 @@ void rotate_launch(const Args& a) {
                       .type = float_type(x),
                       .weight_type = float_type(x),
                       .eps = 0,
-                      .cos = floats(a.in[1]),
-                      .sin = floats(a.in[2]),
-                      .j = a.in[1].size(-1),
+                      .cos = floats(cos),
+                      .sin = floats(sin),
+                      .j = cos.size(-1),
                       .x_pitch = pitch(x),
                       .y_pitch = pitch(a.out[0])};
-  check(rotate_device(a.out[0].data_ptr(), x.const_data_ptr(), rows, a.attrs.flag("inverse"), current_stream()), "rotate");
+  check(rotate_device(a.out[0].data_ptr(), x.const_data_ptr(), bias, rows, inverse, current_stream()), "rotate");
 }
+bool takes_rotate(const Attrs& attrs, const Types& in) { return takes_rotation_of(attrs, *in[0], *in[1], *in[2]); }
+void rotate_launch(const Args& a) { launch_rotate(a, nullptr, a.in[1], a.in[2], a.attrs.flag("inverse")); }
+bool takes_biased_rotate(const Attrs& attrs, const Types& in) {
+  return takes_rotation_of(attrs, *in[0], *in[2], *in[3]) && in[1]->dtype == in[0]->dtype;
+}
+void biased_rotate_launch(const Args& a) { launch_rotate(a, a.in[1].const_data_ptr(), a.in[2], a.in[3], false); }
 
 // Activations of a gate, times up.
 bool takes_glu(const Attrs&, const Types& in) {
@@ -206,6 +212,12 @@ std::vector<KernelRow> cuda_fused_rows() {
        .takes = takes_norm_rotate_grad,
        .launch = norm_rotate_grad_launch,
        .columns = {.in = 0b101, .out = 1}},
+      {.op = "biased_rotate",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_biased_rotate,
+       .launch = biased_rotate_launch,
+       .columns = {.in = 1, .out = 1}},
       {.op = "rotate", .device = cuda, .name = "sheaf", .takes = takes_rotate, .launch = rotate_launch, .columns = {.in = 1, .out = 1}},
       {.op = "swiglu", .device = cuda, .name = "sheaf", .takes = takes_glu, .launch = swiglu_launch, .columns = {.in = 0b11}},
       {.op = "swiglu_grad",

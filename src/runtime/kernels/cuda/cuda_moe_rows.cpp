@@ -95,12 +95,40 @@ bool takes_scale_rows(const Attrs& attrs, const Types& in) {
 }
 void scale_rows_launch(const Args& a) {
   const std::int64_t rows = a.in[1].numel();
-  check(scale_rows_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), a.in[1].data_ptr(), float_type(a.in[1]), rows,
+  check(scale_rows_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), a.in[1].data_ptr(), float_type(a.in[1]), {}, rows,
                           elements_from(a.in[0].sizes(), static_cast<std::size_t>(a.in[1].dim())), current_stream()),
         "rows times numbers");
 }
 
+// Rows and biases of their experts, operands 0 to 2.
+bool takes_biases(const Types& in) {
+  return in[1]->dtype == in[0]->dtype && in[2]->dtype == DType::i32 && is_plain_float(*in[0]) && !is_empty(*in[0]) &&
+         elements_from(in[0]->shape, 3) % 8 == 0;
+}
+ExpertBiases biases_of(const Args& a) { return {a.in[1].data_ptr(), integers(a.in[2]), a.owner_begin}; }
+
+bool takes_add_expert_bias(const Attrs&, const Types& in) { return takes_biases(in); }
+bool takes_biased_weighted(const Attrs&, const Types& in) { return takes_biases(in) && is_plain_float(*in[3]); }
+void launch_biased(const Args& a, const void* w, FloatType w_type) {
+  check(scale_rows_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), w, w_type, biases_of(a), a.in[2].numel(),
+                          elements_from(a.in[0].sizes(), 3), current_stream()),
+        "rows with biases");
+}
+void add_expert_bias_launch(const Args& a) { launch_biased(a, nullptr, FloatType::fp32); }
+void biased_weighted_launch(const Args& a) { launch_biased(a, a.in[3].data_ptr(), float_type(a.in[3])); }
+
 constexpr std::int64_t kLongestDot = 1 << 14;    // a warp sums a row
+bool takes_biased_weighted_grad(const Attrs& attrs, const Types& in) {
+  return takes_biased_weighted(attrs, in) && in[4]->dtype == in[0]->dtype && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16}) &&
+         elements_from(in[0]->shape, 3) <= kLongestDot;
+}
+void biased_weighted_grad_launch(const Args& a) {
+  check(scale_rows_grad_device(a.out[1].data_ptr(), a.out[0].data_ptr(), float_type(a.out[0]), a.in[0].data_ptr(), a.in[4].data_ptr(),
+                               float_type(a.in[0]), a.in[3].data_ptr(), float_type(a.in[3]), biases_of(a), a.in[2].numel(),
+                               elements_from(a.in[0].sizes(), 3), current_stream()),
+        "rows with biases, gradient");
+}
+
 bool takes_dot_rows(const Attrs& attrs, const Types& in) {
   if (in.size() < 2 || !in[1] || in[1]->dtype != in[0]->dtype) return false;
   const auto [rule, rows] = row_rule(attrs);
@@ -146,6 +174,21 @@ void gated_grad_launch(const Args& a) {
         "gated_grad");
 }
 
+bool takes_biased_gated(const Attrs& attrs, const Types& in) { return takes_gated(attrs, in) && takes_biases(in); }
+bool takes_biased_gated_grad(const Attrs& attrs, const Types& in) { return takes_biased_gated(attrs, in) && in[3]->dtype == in[0]->dtype; }
+Gated biased_of(const Args& a) {
+  Gated gated = gated_of(a.attrs, a.in[0]);
+  gated.biases = biases_of(a);
+  return gated;
+}
+void biased_gated_launch(const Args& a) {
+  check(gated_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), biased_of(a), current_stream()), "biased_gated");
+}
+void biased_gated_grad_launch(const Args& a) {
+  check(gated_grad_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[3].data_ptr(), float_type(a.in[0]), biased_of(a), current_stream()),
+        "biased_gated_grad");
+}
+
 RowNumbers row_numbers(const at::Tensor& t) { return {t.data_ptr(), float_type(t)}; }
 // What lies in front of the pairs are the rows, each with its number.
 bool takes_gated_weighted(const Attrs& attrs, const Types& in) {
@@ -173,6 +216,15 @@ void gated_weighted_grad_launch(const Args& a) {
 std::vector<KernelRow> cuda_moe_rows() {
   constexpr DeviceKind cuda = DeviceKind::cuda;
   return {
+      {.op = "add_expert_bias", .device = cuda, .name = "sheaf", .takes = takes_add_expert_bias, .launch = add_expert_bias_launch},
+      {.op = "biased_gated", .device = cuda, .name = "sheaf", .takes = takes_biased_gated, .launch = biased_gated_launch},
+      {.op = "biased_gated_grad", .device = cuda, .name = "sheaf", .takes = takes_biased_gated_grad, .launch = biased_gated_grad_launch},
+      {.op = "biased_weighted", .device = cuda, .name = "sheaf", .takes = takes_biased_weighted, .launch = biased_weighted_launch},
+      {.op = "biased_weighted_grad",
+       .device = cuda,
+       .name = "sheaf",
+       .takes = takes_biased_weighted_grad,
+       .launch = biased_weighted_grad_launch},
       {.op = "dispatch", .device = cuda, .name = "sheaf", .takes = takes_dispatch, .launch = dispatch_launch},
       {.op = "combine", .device = cuda, .name = "sheaf", .takes = takes_combine, .launch = combine_launch},
       {.op = "dispatch_weights", .device = cuda, .name = "sheaf", .takes = takes_weights, .launch = dispatch_weights_launch},

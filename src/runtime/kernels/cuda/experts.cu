@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "runtime/kernels/cuda/wide.h"
 #include "runtime/kernels/experts.h"
 
@@ -13,61 +15,36 @@ __global__ void __launch_bounds__(kBlock) find_ends(std::int32_t* __restrict__ e
   for (std::int64_t e = from < 0 ? 0 : from; e < to && e < experts; ++e) ends[e] = std::int32_t(r);
 }
 
-// Of a block x goes along a row, y through rows.
-__global__ void __launch_bounds__(kBlock)
-    copy_of_expert(uint4* __restrict__ rows, const uint4* __restrict__ w, const std::int32_t* __restrict__ expert, std::int64_t num_rows,
-                   std::int64_t begin, int chunks) {
-  const std::int64_t r = std::int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
-  if (r >= num_rows) return;
-  const std::int64_t e = expert[r] - begin;
-  for (int c = threadIdx.x; c < chunks; c += blockDim.x) rows[r * chunks + c] = w[e * chunks + c];
-}
-
 constexpr int kWarps = kBlock / kWarp;
 
-// Block (x, y, z): kWarp chunks of expert y, of the z-th part of its rows. Warp i sums the rows i, i + kWarps, ... of the part, then the
-// first one sums the warps.
-template <class T>
-__global__ void __launch_bounds__(kBlock)
-    sum_rows(float* __restrict__ parts, const T* __restrict__ rows, const std::int32_t* __restrict__ ends, std::int64_t d) {
-  __shared__ float sums[kWarps][kWarp][kWidth];
+// Block (x, y, z): kWarp chunks of expert y, of the z-th part of its rows; out [parts, experts, d]. Warp i sums the rows i, i + kWarps, ...
+// of the part, then the first one sums the warps.
+template <class Out, class T>
+__global__ void __launch_bounds__(kBlock) sum_rows(Out* __restrict__ out, const T* __restrict__ rows, RowSums s) {
+  __shared__ float sums[kWarps][kWidth][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t at = (std::int64_t(blockIdx.x) * kWarp + lane) * kWidth, e = blockIdx.y;
-  const std::int64_t begin = e > 0 ? ends[e - 1] : 0, end = ends[e], each = (end - begin + gridDim.z - 1) / gridDim.z;
+  const std::int64_t begin = e > 0 ? s.ends[e - 1] : 0, end = s.ends ? s.ends[e] : s.rows, each = (end - begin + gridDim.z - 1) / gridDim.z;
   const std::int64_t first = begin + blockIdx.z * each, last = min(end, first + each);
   float sum[kWidth] = {};
-  if (at < d) {
+  if (at < s.d) {
 #pragma unroll 4
     for (std::int64_t r = first + warp; r < last; r += kWarps) {
       float v[kWidth];
-      load(v, rows + r * d + at);
+      load(v, rows + r * s.pitch + at);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) sum[i] += v[i];
     }
   }
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) sums[warp][lane][i] = sum[i];
+  for (int i = 0; i < kWidth; ++i) sums[warp][i][lane] = sum[i];
   __syncthreads();
-  if (warp > 0 || at >= d) return;
+  if (warp > 0 || at >= s.d) return;
+#pragma unroll
   for (int w = 1; w < kWarps; ++w)
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) sum[i] += sums[w][lane][i];
-  store(sum, parts + (blockIdx.z * std::int64_t(gridDim.y) + e) * d + at);
-}
-
-// out [n] = the sum of parts [kPartsOfExpert, n], in their order.
-template <class Out>
-__global__ void __launch_bounds__(kBlock) add_parts(Out* __restrict__ out, const float* __restrict__ parts, std::int64_t n) {
-  const std::int64_t at = (std::int64_t(blockIdx.x) * kBlock + threadIdx.x) * kWidth;
-  if (at >= n) return;
-  float v[kPartsOfExpert][kWidth], sum[kWidth] = {};
-#pragma unroll
-  for (int z = 0; z < kPartsOfExpert; ++z) load(v[z], parts + z * n + at);
-#pragma unroll
-  for (int z = 0; z < kPartsOfExpert; ++z)
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) sum[i] += v[z][i];
-  store(sum, out + at);
+    for (int i = 0; i < kWidth; ++i) sum[i] += sums[w][i][lane];
+  store(sum, out + (blockIdx.z * std::int64_t(gridDim.y) + e) * s.d + at);
 }
 
 constexpr int kTurns = 4;    // chunks of a thread
@@ -96,31 +73,31 @@ const char* ends_of_experts_device(std::int32_t* ends, std::int64_t experts, con
   return launch_error();
 }
 
-const char* rows_of_experts_device(void* rows, const void* w, const std::int32_t* expert, std::int64_t num_rows, std::int64_t begin,
-                                   std::int64_t row_bytes, void* stream) {
-  const std::int64_t chunks = row_bytes / 16;
-  if (num_rows == 0 || chunks == 0) return nullptr;
-  const dim3 block = block_for(chunks);
-  copy_of_expert<<<num_blocks(num_rows, block.y), block, 0, stream_of(stream)>>>(static_cast<uint4*>(rows), static_cast<const uint4*>(w),
-                                                                                 expert, num_rows, begin, static_cast<int>(chunks));
-  return launch_error();
+// Of experts few have many rows. Without any, blocks enough for every multiprocessor of the largest GPUs.
+std::int64_t row_sum_parts(const RowSums& s) {
+  constexpr std::int64_t kOfExpert = 8, kBlocks = 1024, kMost = 128;
+  if (s.ends) return kOfExpert;
+  const std::int64_t columns = num_blocks(s.d, kWarp * kWidth);
+  return std::clamp(std::min(kBlocks / columns, s.rows / kWarps), std::int64_t{1}, kMost);
 }
 
-const char* sums_of_experts_device(void* out, FloatType out_type, float* parts, const void* rows, FloatType type, const std::int32_t* ends,
-                                   std::int64_t experts, std::int64_t d, void* stream) {
-  if (experts == 0 || d == 0) return nullptr;
+const char* sums_of_rows_device(void* out, float* parts, const void* rows, const RowSums& sums, void* stream) {
+  if (sums.experts == 0 || sums.d == 0) return nullptr;
   const auto s = stream_of(stream);
-  const dim3 blocks(num_blocks(d, kWarp * kWidth), static_cast<unsigned>(experts), kPartsOfExpert);
-  if (type == FloatType::fp32)
-    sum_rows<<<blocks, kBlock, 0, s>>>(parts, static_cast<const float*>(rows), ends, d);
+  const std::int64_t count = row_sum_parts(sums), n = sums.experts * sums.d;
+  const auto blocks = [](std::int64_t d, std::int64_t experts, std::int64_t of_each) {
+    return dim3(num_blocks(d, kWarp * kWidth), static_cast<unsigned>(experts), static_cast<unsigned>(of_each));
+  };
+  if (sums.type == FloatType::fp32)
+    sum_rows<<<blocks(sums.d, sums.experts, count), kBlock, 0, s>>>(parts, static_cast<const float*>(rows), sums);
   else
-    sum_rows<<<blocks, kBlock, 0, s>>>(parts, static_cast<const std::uint16_t*>(rows), ends, d);
-  const std::int64_t n = experts * d;
-  const unsigned adding = num_blocks(n, kBlock * kWidth);
-  if (out_type == FloatType::fp32)
-    add_parts<<<adding, kBlock, 0, s>>>(static_cast<float*>(out), parts, n);
+    sum_rows<<<blocks(sums.d, sums.experts, count), kBlock, 0, s>>>(parts, static_cast<const std::uint16_t*>(rows), sums);
+  // The parts are rows too.
+  const RowSums of_parts{.type = FloatType::fp32, .out_type = sums.out_type, .rows = count, .d = n, .pitch = n};
+  if (sums.out_type == FloatType::fp32)
+    sum_rows<<<blocks(n, 1, 1), kBlock, 0, s>>>(static_cast<float*>(out), parts, of_parts);
   else
-    add_parts<<<adding, kBlock, 0, s>>>(static_cast<std::uint16_t*>(out), parts, n);
+    sum_rows<<<blocks(n, 1, 1), kBlock, 0, s>>>(static_cast<std::uint16_t*>(out), parts, of_parts);
   return launch_error();
 }
 

@@ -44,14 +44,23 @@ __device__ void pack_pairs(uint4 (&pairs)[2], const float (&gate)[kPacked<T>], c
   pairs[0] = pack<T>(v[0]), pairs[1] = pack<T>(v[1]);
 }
 
+// + the biases of the expert.
+template <bool neighbours, class T>
+__device__ void add_pairs(float (&gate)[kPacked<T>], float (&up)[kPacked<T>], const uint4 (&biases)[2]) {
+  constexpr int n = kPacked<T>;
+  float of_gate[n], of_up[n];
+  unpack_pairs<neighbours, T>(of_gate, of_up, biases);
+#pragma unroll
+  for (int i = 0; i < n; ++i) gate[i] += of_gate[i], up[i] += of_up[i];
+}
+template <class T>
+__device__ const T* biases_of(const ExpertBiases& biases, std::int64_t row, int m) {
+  return static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * 2 * m;
+}
+
 __device__ void set_number(const RowNumbers& of, std::int64_t row, float x) {
   of.type == FloatType::fp32 ? store(x, static_cast<float*>(of.data) + row) : store(x, static_cast<std::uint16_t*>(of.data) + row);
 }
-
-// W of the kernels, the type of the weights: none.
-struct None {};
-template <class W>
-constexpr bool is_weighted = !std::is_same_v<W, None>;
 
 constexpr int kRows = 2;    // of a thread; all are asked for before the first is computed, so no branch stands between
 
@@ -65,31 +74,33 @@ __device__ void by_turns(int m, F&& turn) {
 }
 
 // Of a block x goes along a row, y through rows. Behind the last row the last is read again.
-template <Activation kind, bool neighbours, class W, class T>
-__global__ void __launch_bounds__(kBlock)
-    forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit, const W* __restrict__ weights) {
+template <Activation kind, bool neighbours, class W, bool biased, class T>
+__global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __restrict__ x, std::int64_t rows, int m, float limit,
+                                                  const W* __restrict__ weights, ExpertBiases biases) {
   constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
   by_turns<T>(m, [&](int at) {
-    uint4 pairs[kRows][2];
+    uint4 pairs[kRows][2], added[kRows][2];
     W w[kRows];
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
       const std::int64_t r = min(first + u * blockDim.y, rows - 1);
-      if constexpr (is_weighted<W>) w[u] = weights[r];
+      if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
       float gate[n], up[n], out[n];
       unpack_pairs<neighbours, T>(gate, up, pairs[u]);
+      if constexpr (biased) add_pairs<neighbours, T>(gate, up, added[u]);
 #pragma unroll
       for (int i = 0; i < n; ++i) {
         float g = gate[i], p = up[i];
         if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
         if (kind == Activation::clamped_swiglu) p += 1;
         out[i] = activated<kind, sizeof(T) == 2>(g).y * p;
-        if constexpr (is_weighted<W>) out[i] *= to_float(w[u]);
+        if constexpr (is_given<W>) out[i] *= to_float(w[u]);
       }
       if (const std::int64_t r = first + u * blockDim.y; r < rows) store_packed(pack<T>(out), y + r * m + at);
     }
@@ -97,26 +108,29 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 // Weighted: what the threads of a row have of its sum is added by a warp.
-template <Activation kind, bool neighbours, class W, class T>
+template <Activation kind, bool neighbours, class W, bool biased, class T>
 __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows,
-                                                   int m, float limit, const W* __restrict__ weights, RowNumbers dweights) {
+                                                   int m, float limit, const W* __restrict__ weights, RowNumbers dweights,
+                                                   ExpertBiases biases) {
   constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
   float dw[kRows] = {};
   by_turns<T>(m, [&](int at) {
-    uint4 pairs[kRows][2], dys[kRows];
+    uint4 pairs[kRows][2], added[kRows][2], dys[kRows];
     W w[kRows];
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
       const std::int64_t r = min(first + u * blockDim.y, rows - 1);
-      if constexpr (is_weighted<W>) w[u] = weights[r];
+      if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
       dys[u] = load_packed(dy + r * m + at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
       float gate[n], up[n], d[n];
       unpack_pairs<neighbours, T>(gate, up, pairs[u]);
+      if constexpr (biased) add_pairs<neighbours, T>(gate, up, added[u]);
       unpack<T>(d, dys[u]);
 #pragma unroll
       for (int i = 0; i < n; ++i) {
@@ -125,7 +139,7 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
         if (limit > 0) g = at_most(g, limit), p = -at_most(-at_most(p, limit), limit);
         if (kind == Activation::clamped_swiglu) p += 1;
         const Activated a = activated<kind, sizeof(T) == 2>(g);
-        if constexpr (is_weighted<W>) dw[u] += d[i] * a.y * p, d[i] *= to_float(w[u]);
+        if constexpr (is_given<W>) dw[u] += d[i] * a.y * p, d[i] *= to_float(w[u]);
         gate[i] = gate_held ? 0 : d[i] * p * a.dy;
         up[i] = up_held ? 0 : d[i] * a.y;
       }
@@ -133,7 +147,7 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
       if (const std::int64_t r = first + u * blockDim.y; r < rows) store_pairs<neighbours>(pairs[u], dx + r * 2 * m, m, at);
     }
   });
-  if constexpr (is_weighted<W>) {
+  if constexpr (is_given<W>) {
     __shared__ float sums[kRows * kBlock];
     const int width = blockDim.x, rows_at_once = blockDim.y, thread = threadIdx.y * width + threadIdx.x, lane = thread % kWarp;
 #pragma unroll
@@ -149,47 +163,49 @@ __global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* 
   }
 }
 
-// f(kind, neighbours, W) as constants of the compiler.
-template <Activation kind, class W, class F>
+// f(kind, neighbours, W, biased) as constants of the compiler.
+template <Activation kind, class W, bool biased, class F>
 void with_layout(const Gated& gated, F&& f) {
-  gated.neighbours ? f.template operator()<kind, true, W>() : f.template operator()<kind, false, W>();
+  gated.neighbours ? f.template operator()<kind, true, W, biased>() : f.template operator()<kind, false, W, biased>();
 }
 template <Activation kind, class F>
-void with_weights(const Gated& gated, F&& f) {
-  if (!gated.weights.data) return with_layout<kind, None>(gated, f);
-  gated.weights.type == FloatType::fp32 ? with_layout<kind, float>(gated, f) : with_layout<kind, std::uint16_t>(gated, f);
+void with_operands(const Gated& gated, F&& f) {
+  if (gated.biases.data) return with_layout<kind, None, true>(gated, f);
+  if (!gated.weights.data) return with_layout<kind, None, false>(gated, f);
+  gated.weights.type == FloatType::fp32 ? with_layout<kind, float, false>(gated, f) : with_layout<kind, std::uint16_t, false>(gated, f);
 }
 template <class F>
 void with_constants(const Gated& gated, F&& f) {
   switch (gated.activation) {
     case Activation::silu:
-      return with_weights<Activation::silu>(gated, f);
+      return with_operands<Activation::silu>(gated, f);
     case Activation::gelu:
-      return with_weights<Activation::gelu>(gated, f);
+      return with_operands<Activation::gelu>(gated, f);
     case Activation::gelu_tanh:
-      return with_weights<Activation::gelu_tanh>(gated, f);
+      return with_operands<Activation::gelu_tanh>(gated, f);
     case Activation::relu:
-      return with_weights<Activation::relu>(gated, f);
+      return with_operands<Activation::relu>(gated, f);
     case Activation::clamped_swiglu:
-      return with_weights<Activation::clamped_swiglu>(gated, f);
+      return with_operands<Activation::clamped_swiglu>(gated, f);
   }
 }
 
 template <class T>
 void launch_forward(void* y, const void* x, const Gated& g, gpuStream_t stream) {
   const dim3 block = block_for(g.m / kPacked<T>);
-  with_constants(g, [&]<Activation kind, bool neighbours, class W>() {
-    forward<kind, neighbours, W><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
-        static_cast<T*>(y), static_cast<const T*>(x), g.rows, static_cast<int>(g.m), g.limit, static_cast<const W*>(g.weights.data));
+  with_constants(g, [&]<Activation kind, bool neighbours, class W, bool biased>() {
+    forward<kind, neighbours, W, biased><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+        static_cast<T*>(y), static_cast<const T*>(x), g.rows, static_cast<int>(g.m), g.limit, static_cast<const W*>(g.weights.data),
+        g.biases);
   });
 }
 template <class T>
 void launch_backward(void* dx, const void* x, const void* dy, const Gated& g, gpuStream_t stream) {
   const dim3 block = block_for(g.m / kPacked<T>);
-  with_constants(g, [&]<Activation kind, bool neighbours, class W>() {
-    backward<kind, neighbours, W><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
+  with_constants(g, [&]<Activation kind, bool neighbours, class W, bool biased>() {
+    backward<kind, neighbours, W, biased><<<num_blocks(g.rows, block.y * kRows), block, 0, stream>>>(
         static_cast<T*>(dx), static_cast<const T*>(x), static_cast<const T*>(dy), g.rows, static_cast<int>(g.m), g.limit,
-        static_cast<const W*>(g.weights.data), g.dweights);
+        static_cast<const W*>(g.weights.data), g.dweights, g.biases);
   });
 }
 

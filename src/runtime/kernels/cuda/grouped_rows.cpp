@@ -1,4 +1,5 @@
-// CUDA rows of grouped_einsum: products by LibTorch's grouped matrix product, whose groups are told to it on the device.
+// CUDA rows of grouped_einsum: products by LibTorch's grouped matrix product, whose groups are told to it on the device. And of sums of
+// rows, of an expert or of all tokens: gradients of biases.
 #include <ATen/core/Tensor.h>
 #include <ATen/native/cuda/GroupMM.h>
 #include <ATen/ops/empty.h>
@@ -106,33 +107,32 @@ void product_launch(const Args& a) {
         "experts with rows");
 }
 
-// "e D -> e b s D": a bias for each row. The reverse: its gradient.
-bool takes_unary(const Attrs& attrs, const Types& in, bool to_rows) {
-  if (in[1] || in[2]->dtype != DType::i32 || is_empty(*in[0])) return false;
+void launch_sums(const Args& a, RowSums sums) {
+  sums.type = float_type(a.in[0]), sums.out_type = float_type(a.out[0]);
+  const at::Tensor parts = at::empty({row_sum_parts(sums), a.out[0].numel()}, a.in[0].options().dtype(at::kFloat));
+  check(sums_of_rows_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), sums, current_stream()), "sums of rows");
+}
+bool takes_sums(const Attrs& attrs, const Types& in, std::size_t row) {    // the first dim of a row
+  std::int64_t d = 1;
+  for (std::size_t i = row; i < in[0]->shape.size(); ++i) d *= in[0]->shape[i];
+  return is_plain_float(*in[0]) && !is_empty(*in[0]) && d % 8 == 0 && results_in(attrs, in, {DType::fp32, DType::bf16});
+}
+
+bool takes_expert_sums(const Attrs& attrs, const Types& in) { return in[1]->dtype == DType::i32 && takes_sums(attrs, in, 3); }
+void expert_sums_launch(const Args& a) {
+  const std::int64_t experts = a.out[0].size(0), d = a.out[0].numel() / experts;
+  const at::Tensor ends = ends_of_experts(a.in[1], experts, a.owner_begin);
+  launch_sums(a, {.rows = a.in[1].numel(), .d = d, .pitch = d, .ends = ends.const_data_ptr<std::int32_t>(), .experts = experts});
+}
+
+// "b s D -> D", the gradient of a bias.
+bool takes_token_sums(const Attrs& attrs, const Types& in) {
+  if ((in.size() > 1 && in[1]) || in[0]->shape.size() < 3) return false;
   const Rule rule = Rule::parse(attrs.text("rule"));
-  return is_routed(rule.out[0]) == to_rows && is_routed(rule.in[0]) != to_rows && own(rule.in[0]) == own(rule.out[0]);
+  return Factors(rule.in[0].begin() + 2, rule.in[0].end()) == rule.out[0] && takes_sums(attrs, in, 2);
 }
-bool takes_bias(const Attrs& attrs, const Types& in) {
-  return takes_unary(attrs, in, true) && results_in(attrs, in, {in[0]->dtype}) &&
-         elements(in[0]->shape, Rule::parse(attrs.text("rule")).in[0]) * size_bytes(in[0]->dtype) % 16 == 0;
-}
-void bias_launch(const Args& a) {
-  const std::int64_t rows = a.out[0].size(2), bytes = a.in[0].numel() / a.in[0].size(0) * a.in[0].element_size();
-  check(rows_of_experts_device(a.out[0].data_ptr(), a.in[0].data_ptr(), a.in[2].const_data_ptr<std::int32_t>(), rows, a.owner_begin, bytes,
-                               current_stream()),
-        "rows of experts");
-}
-bool takes_sums(const Attrs& attrs, const Types& in) {
-  return takes_unary(attrs, in, false) && is_plain_float(*in[0]) && results_in(attrs, in, {DType::fp32, DType::bf16}) &&
-         elements(in[0]->shape, Rule::parse(attrs.text("rule")).in[0]) % 8 == 0;
-}
-void sums_launch(const Args& a) {
-  const std::int64_t experts = a.out[0].size(0);
-  const at::Tensor ends = ends_of_experts(a.in[2], experts, a.owner_begin),
-                   parts = at::empty({kPartsOfExpert, a.out[0].numel()}, ends.options().dtype(at::kFloat));
-  check(sums_of_experts_device(a.out[0].data_ptr(), float_type(a.out[0]), parts.data_ptr<float>(), a.in[0].data_ptr(), float_type(a.in[0]),
-                               ends.const_data_ptr<std::int32_t>(), experts, a.out[0].numel() / experts, current_stream()),
-        "sums of experts");
+void token_sums_launch(const Args& a) {
+  launch_sums(a, {.rows = a.in[0].size(0) * a.in[0].size(1), .d = a.out[0].numel(), .pitch = pitch(a.in[0])});
 }
 
 }    // namespace
@@ -142,8 +142,8 @@ std::vector<KernelRow> cuda_grouped_rows() {
   return {
       {.op = "grouped_einsum", .device = cuda, .name = "grouped", .takes = takes_bf16, .launch = product_launch},
       {.op = "grouped_einsum", .device = cuda, .name = "grouped, fp32 of bf16", .takes = takes_fp32, .launch = product_launch},
-      {.op = "grouped_einsum", .device = cuda, .name = "bias", .takes = takes_bias, .launch = bias_launch},
-      {.op = "grouped_einsum", .device = cuda, .name = "sums", .takes = takes_sums, .launch = sums_launch},
+      {.op = "sum_expert_rows", .device = cuda, .name = "sheaf", .takes = takes_expert_sums, .launch = expert_sums_launch},
+      {.op = "einsum", .device = cuda, .name = "sums", .takes = takes_token_sums, .launch = token_sums_launch, .columns = {.in = 1}},
   };
 }
 

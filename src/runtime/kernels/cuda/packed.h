@@ -59,6 +59,11 @@ __device__ uint4 pack(const float (&v)[kPacked<T>]) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// In place of the type of an operand that a kernel is compiled without.
+struct None {};
+template <class T>
+inline constexpr bool is_given = !std::is_same_v<T, None>;
+
 // The compiler shall not keep in registers what it unpacked from `a` before this line: it unpacks again.
 inline __device__ void forget_unpacked(uint4& a) {
 #if defined(__HIP__)
