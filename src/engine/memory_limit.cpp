@@ -10,8 +10,8 @@ namespace {
 // The further in the order, the less memory and the more time.
 class Fitting {
  public:
-  Fitting(const RunConfig& config, const Graph& model, DeviceKind device, const Options& options)
-      : config_(config), model_(model), device_(device), options_(options) {
+  Fitting(const RunConfig& config, const Graph& model, DeviceKind device, int gpu, const Options& options)
+      : config_(config), model_(model), device_(device), gpu_(gpu), options_(options) {
     for (const Node& node : model.nodes(Segment::first)) blocks_ += node.note == "residual";
   }
 
@@ -53,12 +53,13 @@ class Fitting {
     Options options = options_;
     set(options, place);
     const Graph graph = RunPasses()(model_, training_passes(), options);
-    return static_cast<double>(heaviest_rank(graph, config_, device_, known_).use.total());
+    return static_cast<double>(heaviest_rank(graph, config_, device_, gpu_, known_).use.total());
   }
 
   const RunConfig& config_;
   const Graph& model_;
   DeviceKind device_;
+  int gpu_;
   const Options& options_;
   std::int64_t blocks_ = 0;
   KnownScratch known_;
@@ -66,11 +67,11 @@ class Fitting {
 
 }    // namespace
 
-std::string fit_memory_limit(const RunConfig& config, const Graph& model, DeviceKind device, Options& options) {
+std::string fit_memory_limit(const RunConfig& config, const Graph& model, DeviceKind device, int gpu, Options& options) {
   if (!config.run.recompute.empty())
     user_error("run.memory_limit: chooses what is computed again, and run.recompute says {}; give one of them",
                quote(config.run.recompute));
-  return Fitting(config, model, device, options).fit(options);
+  return Fitting(config, model, device, gpu, options).fit(options);
 }
 
 }    // namespace sheaf

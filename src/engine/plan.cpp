@@ -53,7 +53,7 @@ RunPlan plan_run(const RunConfig& config, double load) {
   plan.load = load;
   plan.expert_rows = expert_row_bytes(graph, 1.0), plan.expert_rows_loaded = expert_row_bytes(graph, load);
   KnownScratch known;
-  const RankMemory rank = heaviest_rank(graph, config, plan.device, known);
+  const RankMemory rank = heaviest_rank(graph, config, plan.device, -1, known);
   plan.memory = rank.use;
   plan.arena_bytes = rank.plan.arena_bytes;
   plan.scratch_bytes = largest(rank.scratch.bytes);
@@ -99,7 +99,7 @@ std::string print(const RunPlan& plan, bool all) {
   text += table(values);
   text += fmt::format("\nscratch of kernels: {}, at most {}\n",
                       plan.scratch_measured             ? "measured"
-                      : plan.device == DeviceKind::cuda ? "estimated from the CPU's kernels"
+                      : plan.device == DeviceKind::cuda ? "as known of GPUs' kernels"
                                                         : "estimated from smaller calls",
                       human_bytes(static_cast<double>(plan.scratch_bytes)));
   if (!plan.chosen.empty()) text += plan.chosen + "\n";

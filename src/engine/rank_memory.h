@@ -13,8 +13,8 @@ struct RankMemory {
 };
 
 // Of the rank that takes most. Buffers are sized at the largest piece, on every rank alike; only what kernels and collectives take differs,
-// where pieces do. Of many ranks the first, the last and one in the middle are looked at. known: of other plans of the same run, read and
-// added to.
-RankMemory heaviest_rank(const Graph& graph, const RunConfig& config, DeviceKind device, KnownScratch& known);
+// where pieces do. Of many ranks the first, the last and one in the middle are looked at. gpu: of this machine, to measure on, -1: none.
+// known: of other plans of the same run, read and added to.
+RankMemory heaviest_rank(const Graph& graph, const RunConfig& config, DeviceKind device, int gpu, KnownScratch& known);
 
 }    // namespace sheaf

@@ -72,7 +72,7 @@ Json read_model_config(const ModelSource& source) {
 
 std::string origin_of(const ModelSource& source) { return source.from_scratch() ? "model.config" : source.folder + "/config.json"; }
 
-RunInputs::RunInputs(const LoadedConfig& loaded, const TrainFlags& train_flags, const std::atomic<bool>& stop_flag)
+RunInputs::RunInputs(const LoadedConfig& loaded, const TrainFlags& train_flags, const std::atomic<bool>& stop_flag, int local_rank)
     : config(loaded.config),
       flags(train_flags),
       stop(stop_flag),
@@ -88,7 +88,11 @@ RunInputs::RunInputs(const LoadedConfig& loaded, const TrainFlags& train_flags, 
     eval_corpus.emplace(std::vector<CorpusFile>{{config.data.eval}}, options);
   }
   TrainingStep made = training_step(config, source.config, model,
-                                    {.documents = corpus->rows().documents(), .dump_ir = flags.dump_ir, .where = where, .device = device});
+                                    {.documents = corpus->rows().documents(),
+                                     .dump_ir = flags.dump_ir,
+                                     .where = where,
+                                     .device = device,
+                                     .gpu = device == DeviceKind::cuda ? device_of_rank(device, local_rank) : -1});
   step = std::move(made.graph), chosen = std::move(made.chosen);
 }
 

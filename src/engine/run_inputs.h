@@ -38,8 +38,9 @@ struct RunInputs {
   Graph step;
   std::string chosen;    // for the banner: what run.memory_limit led to
 
-  // All three stay. Throws UserError for whatever cannot be read or does not fit, and if the output folder already holds a run.
-  RunInputs(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop);
+  // The first three stay; local_rank: the process's, among those of its machine. Throws UserError for whatever cannot be read or does not
+  // fit, and if the output folder already holds a run.
+  RunInputs(const LoadedConfig& loaded, const TrainFlags& flags, const std::atomic<bool>& stop, int local_rank);
 
   bool quiet() const { return static_cast<bool>(flags.watch); }
   DType compute() const { return config.bf16 ? DType::bf16 : DType::fp32; }

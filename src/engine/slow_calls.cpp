@@ -20,7 +20,8 @@ std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, Devic
       in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
       if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
     }
-    if (!kernel_of_call(node, in, device, deterministic)) ++counts[std::string(node.op->name) + " of" + operands];
+    const KernelRow* row = kernel_of_call(node, in, device, deterministic);
+    if (!row || !row->capture_safe) ++counts[std::string(node.op->name) + " of" + operands];
   }
   std::vector<std::string> lines;
   for (const auto& [what, count] : counts)

@@ -26,7 +26,7 @@ TrainingStep training_step(const RunConfig& config, const Json& model, const Mod
   options.split_masters = config.run.master_encoding != "fp32";
   set_placement(options, config, model, parsed);
   TrainingStep out;
-  if (config.run.memory_limit) out.chosen = fit_memory_limit(config, graph, step.device, options);
+  if (config.run.memory_limit) out.chosen = fit_memory_limit(config, graph, step.device, step.gpu, options);
   RunPasses run;
   if (!step.dump_ir.empty()) {
     std::filesystem::create_directories(step.dump_ir);

@@ -19,6 +19,7 @@ struct StepOptions {
   std::string dump_ir;                    // a folder: the graph after every pass; "": none
   std::string where = "config.json";      // what errors name
   DeviceKind device = DeviceKind::cpu;    // for whose kernels run.memory_limit is met
+  int gpu = -1;                           // of this machine, where that is measured; -1: none is at hand, it is planned
 };
 struct TrainingStep {
   Graph graph;

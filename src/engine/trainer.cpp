@@ -268,17 +268,18 @@ TrainEnd train(const LoadedConfig& loaded, const TrainFlags& flags, const Launch
   TrainEnd end = TrainEnd::finished;
   const RanksOptions ranks{
       .nproc = config.run.nproc, .timeout_s = config.run.timeout_s, .device = chosen_device(config.run.device), .threads = flags.threads};
+  const int local_rank = std::max(0, launch.local_rank);
   const auto work = [&](const Rank& rank) {
     // Processes read for themselves; threads share what was read before they began.
     if (launch.size > 1) {
-      shared.emplace(loaded, flags, stop);
+      shared.emplace(loaded, flags, stop, local_rank);
       expect_alike(rank, *shared);
     }
     Run run(*shared, rank, loaded.banner);
     const TrainEnd mine = run.go();
     if (rank.is_first()) end = mine;
   };
-  if (launch.size == 1) shared.emplace(loaded, flags, stop);
+  if (launch.size == 1) shared.emplace(loaded, flags, stop, local_rank);
   run_ranks(launch, ranks, work);
   return end;
 }

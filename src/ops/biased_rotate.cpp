@@ -9,6 +9,7 @@ OpDef biased_rotate() {
           .no_gradient = "written after differentiation",
           .kernel = parts_kernel<OpId::biased_rotate>,
           .parts = "h = add x, bias; y = rotate h, cos, sin {interleaved, inverse=false} -> y",
+          .in_place = true,
           .cases = {{.dims = {{"b", {2}}, {"s", {3}}, {"..", {2, 2}}, {"d", {6}}, {"j", {3}}},
                      .domain = {Real},
                      .attrs = {{"interleaved", false}}}}};

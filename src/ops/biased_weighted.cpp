@@ -10,6 +10,7 @@ OpDef biased_weighted() {
           .kernel = parts_kernel<OpId::biased_weighted>,
           .meaning = parts_meaning<OpId::biased_weighted>,
           .parts = "h = add_expert_bias x, bias, expert; y = einsum h, w {e b s k, e b s -> e b s k; dtype=same} -> y",
+          .in_place = true,
           .cases = {{.dims = {{"e", {3}}, {"b", {2}}, {"s", {4}}, {"k", {2}}, {"h", {5}}}, .domain = {Routed, Real, Expert, Routed}}}};
 }
 

@@ -31,6 +31,7 @@ class Storage {
   // Bytes from the start of the root to that of v, and Place::pitch.
   std::int64_t shift(std::size_t v) const { return root_[v] == v ? 0 : shift_[v] + shift(root_[v]); }
   std::int64_t pitch(std::size_t v) const { return pitch_[v]; }
+  const std::vector<std::int64_t>& pitches() const { return pitch_; }
   // Of the buffer of a root.
   std::int64_t bytes(std::size_t root) const { return buffers_[root].bytes; }
   bool is_persistent(std::size_t root) const { return buffers_[root].persistent; }

@@ -68,12 +68,8 @@ struct Executor::Impl {
   static c10::Stream stream_of(const ExecutorOptions& o);
   std::int64_t rank() const { return options.transport ? options.transport->rank() : 0; }
   const Type& local_type(Value v) const { return local[static_cast<std::size_t>(v.id)]; }
-  Types local_types(const Values& values) const {
-    Types out;
-    for (const Value v : values) out.push_back(v ? &local_type(v) : nullptr);
-    return out;
-  }
-  void select_and_measure(ScratchBytes& scratch, ColumnMasks& columns);
+  void make_calls(const ChosenKernels& kernels);
+  ScratchBytes measure(const ChosenKernels& kernels);
   SharedStorage shared_storage() const;
   void allocate();
   void bind();
@@ -85,33 +81,30 @@ struct Executor::Impl {
   void timed(Segment segment, std::size_t n, Track track, const Work& work);
 };
 
-void Executor::Impl::select_and_measure(ScratchBytes& scratch, ColumnMasks& columns) {
-  std::map<std::string, std::int64_t> measured;
+void Executor::Impl::make_calls(const ChosenKernels& kernels) {
   for (const Segment s : kSegments)
     for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
       const Node& node = graph.nodes(s)[n];
-      Call call{.node = &node, .dynamic = DynamicRows::touches(graph, node)};
-      std::int64_t bytes = 0;
-      if (exchanges_rows(*node.op) && call.dynamic) {
+      Call call{.node = &node, .row = kernels.rows[static_cast<std::size_t>(s)][n], .dynamic = DynamicRows::touches(graph, node)};
+      if (exchanges_rows(*node.op) && call.dynamic)
         dynamic->add_exchange(node, *options.transport, purpose(graph, node, s, n));
-      } else if (is_move(*node.op) && options.transport) {
+      else if (is_move(*node.op) && options.transport)
         call.collective = &collectives.emplace_back(graph, node, *options.transport, purpose(graph, node, s, n), options.device);
-        bytes = call.collective->scratch_bytes();
-      } else if (node.op->name != "pack") {
-        const Types in = local_types(node.in);
-        call.row = kernel_of_call(node, in, options.device, options.deterministic);
-        if (!call.dynamic) {
-          const auto [entry, fresh] = measured.emplace(call_signature(node, in), 0);
-          if (fresh) entry->second = measured_scratch(node, call.row, in, local_types(node.out), options.device, options.device_index);
-          bytes = entry->second;
-        }
+      else if (node.op->name != "pack")
         call.owned = owned_piece(rule_for(*node.op, node.attrs, graph.types(node.in)), graph.types(node.in), graph.types(node.out),
                                  graph.mesh, rank());
-      }
-      columns[static_cast<std::size_t>(s)].push_back(call.row ? call.row->columns : ColumnMask{});
       calls[static_cast<std::size_t>(s)].push_back(std::move(call));
-      scratch[static_cast<std::size_t>(s)].push_back(bytes);
     }
+}
+
+ScratchBytes Executor::Impl::measure(const ChosenKernels& kernels) {
+  KnownScratch known;
+  ScratchBytes scratch = measure_scratch(graph, local, kernels, options.device, options.device_index, known);
+  for (const Segment s : kSegments)
+    for (std::size_t n = 0; n < graph.nodes(s).size(); ++n)
+      if (const Call& call = calls[static_cast<std::size_t>(s)][n]; call.collective)
+        scratch[static_cast<std::size_t>(s)][n] = call.collective->scratch_bytes();
+  return scratch;
 }
 
 // States of the executor beside that this graph reads under the same name, or that are the copy of such a one.
@@ -279,10 +272,9 @@ Executor::Executor(Graph graph, const ExecutorOptions& options) : impl_(std::mak
   m.views.resize(m.graph.values.size());
   if (options.transport && options.device == DeviceKind::cuda) m.side = make_side_stream(options.device_index);
   m.dynamic.emplace(m.graph, m.local, m.views, at_device(options), options.poison, options.transport, m.side.get());
-  ScratchBytes scratch;
-  ColumnMasks columns;
-  m.select_and_measure(scratch, columns);
-  m.memory = plan_memory(m.graph, scratch, m.shared_storage(), columns);
+  const ChosenKernels kernels = choose_kernels(m.graph, m.local, options.device, options.deterministic);
+  m.make_calls(kernels);
+  m.memory = plan_memory(m.graph, m.measure(kernels), m.shared_storage(), kernels.columns);
   verify_memory(m.graph, m.memory);
   m.allocate();
   m.bind();

@@ -6,13 +6,16 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 #include "comm/null.h"
 #include "ops/aten.h"
 #include "ops/op_table.h"
+#include "passes/storage.h"
 #include "runtime/collectives.h"
 #include "runtime/dynamic_rows.h"
+#include "runtime/gpu_scratch.h"
 #include "runtime/scratch.h"
 
 namespace sheaf {
@@ -25,9 +28,21 @@ std::vector<Type> local_types(const Graph& graph, std::int64_t rank) {
   return out;
 }
 
-std::string call_signature(const Node& node, const Types& in) {
+CallTensors call_tensors(const Values& values, const std::vector<Type>& local, const std::vector<std::int64_t>& pitches) {
+  CallTensors out;
+  for (const Value v : values) {
+    const auto i = static_cast<std::size_t>(v.id);
+    out.push_back(v ? CallTensor{&local[i], pitches.empty() ? 0 : pitches[i]} : CallTensor{});
+  }
+  return out;
+}
+
+std::string call_signature(const Node& node, const CallTensors& in, const CallTensors& out) {
   std::string text = std::string(node.op->name) + print(node.attrs);
-  for (const Type* type : in) text += type ? " " + print(*type, Mesh{}) : " _";
+  for (const auto* side : {&in, &out}) {
+    text += side == &out ? " ->" : "";
+    for (const auto& [type, pitch] : *side) text += (type ? " " + print(*type, Mesh{}) : " _") + (pitch > 0 ? fmt::format("/{}", pitch) : "");
+  }
   return text;
 }
 
@@ -37,16 +52,31 @@ const KernelRow* kernel_of_call(const Node& node, const Types& in, DeviceKind de
   return row;
 }
 
-std::int64_t measured_scratch(const Node& node, const KernelRow* row, const Types& in, const Types& out, DeviceKind device,
+static bool is_collective(const Graph& graph, const Node& node) { return is_move(*node.op) && !graph.mesh.atoms.empty(); }
+// No kernel does it.
+static bool has_own_way(const Graph& graph, const Node& node) {
+  return is_collective(graph, node) || node.op->name == "pack" || (exchanges_rows(*node.op) && DynamicRows::touches(graph, node));
+}
+
+std::int64_t measured_scratch(const Node& node, const KernelRow* row, const CallTensors& in, const CallTensors& out, DeviceKind device,
                               int device_index) {
   const at::Device at =
       device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
-  const auto like = [&](const Type* type) {
-    return type ? at::zeros(type->stored(), at::TensorOptions().dtype(scalar_type(type->dtype)).device(at)) : at::Tensor();
+  const auto like = [&](const CallTensor& tensor) {
+    if (!tensor.type) return at::Tensor();
+    const auto options = at::TensorOptions().dtype(scalar_type(tensor.type->dtype)).device(at);
+    const Shape shape = tensor.type->stored();
+    if (tensor.pitch == 0) return at::zeros(shape, options);
+    const std::int64_t width = tensor.pitch / size_bytes(tensor.type->dtype);
+    const at::Tensor matrix = at::zeros({shape[0] * shape[1], width}, options);
+    std::vector<std::int64_t> strides(shape.size(), 1);
+    for (std::size_t d = shape.size(); d-- > 3;) strides[d - 1] = strides[d] * shape[d];
+    strides[1] = width, strides[0] = shape[1] * width;
+    return matrix.as_strided(shape, strides);
   };
   std::vector<at::Tensor> from, to;
-  for (const Type* type : in) from.push_back(like(type));
-  for (const Type* type : out) to.push_back(like(type));
+  for (const CallTensor& tensor : in) from.push_back(like(tensor));
+  for (const CallTensor& tensor : out) to.push_back(like(tensor));
   const Args args{from, to, node.attrs, 0, 1};    // of what is owned by index, all zeros are of the first
   if (row && row->tune) row->tune(args);
   const ScratchScope scope(device, nullptr, 0);
@@ -109,11 +139,17 @@ struct Kind {
     return sum;
   }
   double flops() const { return sheaf::flops(*node->op, node->attrs, types(in)); }
-  std::int64_t scratch(bool deterministic) const {
-    const Types operands = types(in);
+  std::optional<std::int64_t> on_gpu(bool deterministic) const {
     Types outputs;
     for (const Type& type : out) outputs.push_back(&type);
-    return measured_scratch(*node, kernel_of_call(*node, operands, DeviceKind::cpu, deterministic), operands, outputs, DeviceKind::cpu, 0);
+    return gpu_scratch(*node, types(in), outputs, deterministic);
+  }
+  std::int64_t scratch(bool deterministic) const {
+    const Types operands = types(in);
+    CallTensors from, to;
+    for (const Type* type : operands) from.push_back({type});
+    for (const Type& type : out) to.push_back({&type});
+    return measured_scratch(*node, kernel_of_call(*node, operands, DeviceKind::cpu, deterministic), from, to, DeviceKind::cpu, 0);
   }
 };
 
@@ -176,33 +212,57 @@ std::string collective_signature(const Graph& graph, const Node& node) {
 
 }    // namespace
 
-ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) {
-  install_scratch_allocators();
-  const c10::InferenceMode no_tape;
-  const std::vector<Type> local = local_types(graph, options.rank);
-  NullTransport transport(static_cast<int>(options.rank), static_cast<int>(graph.mesh.num_ranks()), options.device == DeviceKind::cuda);
-  ScratchPlan plan;
-  plan.measured = options.device == DeviceKind::cpu;
-  std::map<std::string, std::int64_t> known;
-  std::map<std::string, std::pair<Kind, std::vector<std::int64_t*>>> kinds;    // and where their bytes belong
-  for (const Segment s : kSegments) {
-    std::vector<std::int64_t>& bytes = plan.bytes[static_cast<std::size_t>(s)];
-    bytes.resize(graph.nodes(s).size());
-    for (std::size_t n = 0; n < bytes.size(); ++n) {
-      const Node& node = graph.nodes(s)[n];
-      if (DynamicRows::touches(graph, node)) continue;    // outside of the arena
-      if (is_move(*node.op) && !graph.mesh.atoms.empty()) {
-        const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
-        if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
-        bytes[n] = entry->second;
-      } else if (node.op->name != "pack" && !node.op->view) {    // a copy at most
+ChosenKernels choose_kernels(const Graph& graph, const std::vector<Type>& local, DeviceKind device, bool deterministic) {
+  ChosenKernels kernels;
+  for (const Segment s : kSegments)
+    for (const Node& node : graph.nodes(s)) {
+      const KernelRow* row = nullptr;
+      if (!has_own_way(graph, node)) {
         Types in;
         for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
-        auto found = kinds.find(call_signature(node, in));
-        if (found == kinds.end())
-          found = kinds.emplace(call_signature(node, in), std::pair(kind_of(graph, node, local), std::vector<std::int64_t*>())).first;
-        found->second.second.push_back(&bytes[n]);
+        row = kernel_of_call(node, in, device, deterministic);
       }
+      kernels.rows[static_cast<std::size_t>(s)].push_back(row);
+      kernels.columns[static_cast<std::size_t>(s)].push_back(row ? row->columns : ColumnMask{});
+    }
+  return kernels;
+}
+
+ScratchBytes measure_scratch(const Graph& graph, const std::vector<Type>& local, const ChosenKernels& kernels, DeviceKind device,
+                             int device_index, KnownScratch& known) {
+  const std::vector<std::int64_t> pitches = Storage(graph, kernels.columns).pitches();
+  ScratchBytes bytes;
+  for (const Segment s : kSegments)
+    for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      std::int64_t& most = bytes[static_cast<std::size_t>(s)].emplace_back(0);
+      if (has_own_way(graph, node) || DynamicRows::touches(graph, node)) continue;
+      const CallTensors in = call_tensors(node.in, local, pitches), out = call_tensors(node.out, local, pitches);
+      const auto [entry, fresh] = known.emplace(call_signature(node, in, out), 0);
+      if (fresh)
+        entry->second = measured_scratch(node, kernels.rows[static_cast<std::size_t>(s)][n], in, out, device, device_index);
+      most = entry->second;
+    }
+  return bytes;
+}
+
+namespace {
+
+// Where the run's device is not at hand.
+ScratchBytes estimated(const Graph& graph, const std::vector<Type>& local, const ScratchPlanOptions& options, bool& measured) {
+  ScratchBytes bytes;
+  std::map<std::string, std::pair<Kind, std::vector<std::int64_t*>>> kinds;    // and where their bytes belong
+  for (const Segment s : kSegments) {
+    auto& list = bytes[static_cast<std::size_t>(s)];
+    list.resize(graph.nodes(s).size());
+    for (std::size_t n = 0; n < list.size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      if (has_own_way(graph, node) || DynamicRows::touches(graph, node) || node.op->view) continue;    // of a view a copy at most
+      const std::string signature = call_signature(node, call_tensors(node.in, local), call_tensors(node.out, local));
+      auto found = kinds.find(signature);
+      if (found == kinds.end())
+        found = kinds.emplace(signature, std::pair(kind_of(graph, node, local), std::vector<std::int64_t*>())).first;
+      found->second.second.push_back(&list[n]);
     }
   }
   double all_bytes = 0, all_flops = 0, most = 0;
@@ -211,16 +271,46 @@ ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) 
     most = std::max(most, kind.first.bytes());
   }
   const bool as_they_are = !options.extrapolate && all_bytes <= kAllBytes && all_flops <= kAllFlops && most <= kCallBytes;
-  plan.measured &= as_they_are;
+  measured = as_they_are && options.device == DeviceKind::cpu;
   for (const auto& [text, kind] : kinds) {
     KnownScratch own;
     const auto [entry, fresh] = (options.known ? *options.known : own).emplace(text, 0);
-    if (fresh) {
+    if (const auto on_gpu = options.device == DeviceKind::cuda ? kind.first.on_gpu(options.deterministic) : std::nullopt; fresh && on_gpu) {
+      entry->second = *on_gpu;
+    } else if (fresh) {
       const bool as_it_is = as_they_are || (kind.first.bytes() <= kSmallBytes && kind.first.flops() <= kSmallFlops);
       entry->second = as_it_is ? kind.first.scratch(options.deterministic) : extrapolated(kind.first, options.deterministic);
     }
     for (std::int64_t* at : kind.second) *at = entry->second;
   }
+  return bytes;
+}
+
+}    // namespace
+
+ScratchPlan plan_scratch(const Graph& graph, const ScratchPlanOptions& options) {
+  install_scratch_allocators();
+  const c10::InferenceMode no_tape;
+  const std::vector<Type> local = local_types(graph, options.rank);
+  ScratchPlan plan;
+  if (options.gpu >= 0) {
+    ChosenKernels kernels = choose_kernels(graph, local, options.device, options.deterministic);
+    KnownScratch own;
+    plan.bytes = measure_scratch(graph, local, kernels, options.device, options.gpu, options.known ? *options.known : own);
+    plan.columns = std::move(kernels.columns);
+  } else {
+    plan.bytes = estimated(graph, local, options, plan.measured);
+  }
+  NullTransport transport(static_cast<int>(options.rank), static_cast<int>(graph.mesh.num_ranks()), options.device == DeviceKind::cuda);
+  std::map<std::string, std::int64_t> known;
+  for (const Segment s : kSegments)
+    for (std::size_t n = 0; n < graph.nodes(s).size(); ++n) {
+      const Node& node = graph.nodes(s)[n];
+      if (!is_collective(graph, node) || DynamicRows::touches(graph, node)) continue;
+      const auto [entry, fresh] = known.emplace(collective_signature(graph, node), 0);
+      if (fresh) entry->second = Collective(graph, node, transport, "", DeviceKind::cpu, Collective::Sums::small).scratch_bytes();
+      plan.bytes[static_cast<std::size_t>(s)][n] = entry->second;
+    }
   return plan;
 }
 

@@ -14,9 +14,9 @@ namespace {
 using ExecutorOnGpu = Gpu;
 
 TEST_F(ExecutorOnGpu, three_steps_in_fp32_equal_the_cpu) {
-  const Trained cpu = train({.compute = DType::fp32, .device = DeviceKind::cpu});
+  const Trained cpu = train({.model = {.compute = DType::fp32}, .device = DeviceKind::cpu});
   for (const bool deterministic : {true, false}) {
-    const Trained gpu = train({.compute = DType::fp32, .deterministic = deterministic});
+    const Trained gpu = train({.model = {.compute = DType::fp32}, .deterministic = deterministic});
     for (std::size_t i = 0; i < 3; ++i) {
       EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-5 * cpu.losses[i]);
       EXPECT_NEAR(gpu.norms[i], cpu.norms[i], 1e-5 * cpu.norms[i]);
@@ -28,7 +28,7 @@ TEST_F(ExecutorOnGpu, three_steps_in_fp32_equal_the_cpu) {
 }
 
 TEST_F(ExecutorOnGpu, bf16_is_near_fp32_and_deterministic_runs_are_equal_bit_for_bit) {
-  const Trained cpu = train({.compute = DType::fp32, .device = DeviceKind::cpu}), gpu = train({}), again = train({});
+  const Trained cpu = train({.model = {.compute = DType::fp32}, .device = DeviceKind::cpu}), gpu = train({}), again = train({});
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-2 * cpu.losses[i]);
     EXPECT_NEAR(gpu.norms[i], cpu.norms[i], 3e-2 * cpu.norms[i]);
@@ -38,8 +38,9 @@ TEST_F(ExecutorOnGpu, bf16_is_near_fp32_and_deterministic_runs_are_equal_bit_for
 }
 
 TEST_F(ExecutorOnGpu, experts_in_fp32_equal_the_cpu_and_are_near_it_in_bf16) {
-  const Trained cpu = train({.compute = DType::fp32, .device = DeviceKind::cpu, .experts = true}),
-                gpu = train({.compute = DType::fp32, .experts = true}), low = train({.experts = true}), again = train({.experts = true});
+  const SmallModel wide{.compute = DType::fp32, .experts = true}, narrow{.experts = true};
+  const Trained cpu = train({.model = wide, .device = DeviceKind::cpu}), gpu = train({.model = wide}), low = train({.model = narrow}),
+                again = train({.model = narrow});
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-5 * cpu.losses[i]);
     EXPECT_NEAR(gpu.norms[i], cpu.norms[i], 1e-5 * cpu.norms[i]);
@@ -49,14 +50,32 @@ TEST_F(ExecutorOnGpu, experts_in_fp32_equal_the_cpu_and_are_near_it_in_bf16) {
   EXPECT_LT(relative_error(gpu.states.at("embed"), cpu.states.at("embed")), 1e-4);
   expect_same_bits(low, again);
   EXPECT_EQ(low.stray, 0);
-  Executor e(step_graph(DType::bf16, true), {.device = DeviceKind::cuda, .deterministic = true});
+  Executor e(step_graph(narrow), {.device = DeviceKind::cuda, .deterministic = true});
   for (const char* row : {"grouped, fp32 of bf16", "rows times numbers", "rows times rows"})
     EXPECT_NE(e.describe().find(row), std::string::npos) << row;
 }
 
+// Biases of q, k, v and of experts, rotations by position, rows of several documents.
+TEST_F(ExecutorOnGpu, documents_and_biases_in_fp32_equal_the_cpu_and_are_near_it_in_bf16) {
+  const SmallModel wide{.compute = DType::fp32, .experts = true, .documents = true}, narrow{.experts = true, .documents = true};
+  const Trained cpu = train({.model = wide, .device = DeviceKind::cpu}), gpu = train({.model = wide}), low = train({.model = narrow}),
+                again = train({.model = narrow});
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-5 * cpu.losses[i]);
+    EXPECT_NEAR(gpu.norms[i], cpu.norms[i], 1e-5 * cpu.norms[i]);
+    EXPECT_NEAR(low.losses[i], cpu.losses[i], 1e-2 * cpu.losses[i]);
+    EXPECT_NEAR(low.norms[i], cpu.norms[i], 3e-2 * cpu.norms[i]);
+  }
+  EXPECT_LT(relative_error(gpu.states.at("embed"), cpu.states.at("embed")), 1e-4);
+  expect_same_bits(low, again);
+  Executor e(step_graph(narrow), {.device = DeviceKind::cuda, .deterministic = true});
+  for (const char* op_name : {"biased_rotate", "biased_gated ", "biased_gated_grad", "biased_weighted ", "biased_weighted_grad", "cudnn"})
+    EXPECT_NE(e.describe().find(op_name), std::string::npos) << op_name;
+}
+
 // Rounded once, by up to 2^-9 each and at random: of a norm, the root of a sum of many squares, less is left.
 TEST_F(ExecutorOnGpu, gradients_in_bf16_are_those_of_fp32_rounded) {
-  const Trained wide = train({.micro_batches = 1}), narrow = train({.micro_batches = 1, .bf16_gradients = true});
+  const Trained wide = train({.model = {.micro_batches = 1}}), narrow = train({.model = {.micro_batches = 1, .bf16_gradients = true}});
   EXPECT_EQ(wide.losses[0], narrow.losses[0]);    // of the same weights
   EXPECT_NE(wide.norms[0], narrow.norms[0]);
   for (std::size_t i = 0; i < 3; ++i) {
@@ -67,7 +86,7 @@ TEST_F(ExecutorOnGpu, gradients_in_bf16_are_those_of_fp32_rounded) {
 
 // By events on the stream, which nothing waits for in between.
 TEST_F(ExecutorOnGpu, timed_calls_follow_each_other_inside_the_step) {
-  Executor e(step_graph(DType::bf16), {.device = DeviceKind::cuda});
+  Executor e(step_graph({}), {.device = DeviceKind::cuda});
   e.run_step();    // libraries make what they make once
   e.time_calls(true);
   for (int i = 0; i < 2; ++i) {    // the second time events are used again
@@ -88,7 +107,7 @@ TEST_F(ExecutorOnGpu, timed_calls_follow_each_other_inside_the_step) {
 }
 
 TEST_F(ExecutorOnGpu, runs_on_another_thread_than_it_was_made_on) {
-  Executor e(step_graph(DType::bf16), {.device = DeviceKind::cuda, .deterministic = true});
+  Executor e(step_graph({}), {.device = DeviceKind::cuda, .deterministic = true});
   EXPECT_NE(e.describe().find("cudnn deterministic"), std::string::npos);
   EXPECT_NE(e.describe().find("cublasLt"), std::string::npos);
   std::thread([&] { e.run_step(); }).join();

@@ -25,7 +25,7 @@ TEST_F(Graphs, replays_equal_calls_bit_for_bit) {
   for (const bool experts : {false, true})
     for (const std::int64_t micro_batches : {1, 3}) {
       SCOPED_TRACE(fmt::format("experts {}, micro-batches {}", experts, micro_batches));
-      TrainSmall options{.experts = experts, .micro_batches = micro_batches, .steps = 6};
+      TrainSmall options{.model = {.experts = experts, .micro_batches = micro_batches}, .steps = 6};
       const Trained calls = train(options);
       options.cuda_graphs = true;
       const Trained replays = train(options);

@@ -11,15 +11,19 @@
 namespace sheaf::testing {
 
 // Embedding, one attention block, experts if wanted, norm, head, cross-entropy, AdamW.
-Graph step_graph(DType compute, bool with_experts = false, std::int64_t micro_batches = 2, bool bf16_gradients = false);
-
-struct TrainSmall {
+struct SmallModel {
   DType compute = DType::bf16;
-  DeviceKind device = DeviceKind::cuda;
-  bool deterministic = true;
   bool experts = false;
+  bool documents = false;    // three a row, and a rest; with biases and rotations
   std::int64_t micro_batches = 2;
   bool bf16_gradients = false;
+};
+Graph step_graph(const SmallModel& model);
+
+struct TrainSmall {
+  SmallModel model = {};
+  DeviceKind device = DeviceKind::cuda;
+  bool deterministic = true;
   int steps = 3;
   std::optional<bool> cuda_graphs = false;
   int timed_step = 0;    // whose calls are timed; 0: none

@@ -10,6 +10,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "runtime/gpu_scratch.h"
 #include "runtime/kernels/attention_sinks.h"
 #include "runtime/kernels/cuda/row_support.h"
 #include "runtime/kernels/document_offsets.h"
@@ -60,7 +61,7 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
   const std::int64_t window = a.attrs.integer("window");
   const at::Tensor& ends = a.in[backward ? 6 : 3];
   std::array<std::int64_t, kOffsetWidths> widths = {pitch(q), pitch(k), pitch(v), q.size(2) * q.size(3) * v.size(3), q.size(2) * q.size(3)};
-  for (std::size_t i = 0; backward && i < 3; ++i) widths[kWidthDq + i] = pitch(a.out[i]);
+  for (std::size_t i = 0; backward && i < 3; ++i) widths[kWidthDq + i] = ends.defined() ? width_without_gaps(a.out[i]) : pitch(a.out[i]);
   return {.b = q.size(0),
           .s = q.size(1),
           .u = k.size(1),
@@ -240,6 +241,8 @@ SinkRows sink_rows(const Key& key, const at::Tensor& o, const at::Tensor& sinks)
 void run_grad(const Args& a, bool deterministic) {
   const Key key = key_of(a, true, deterministic);
   const at::Tensor lse = key.ends > 0 ? a.in[4] : a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
+  // With documents cuDNN sums in fp32 as far apart as its results lie, for GQA times the group: dv comes without gaps, and is copied.
+  const at::Tensor dv = key.ends > 0 && has_gaps(a.out[2]) ? at::empty(a.out[2].sizes(), a.out[2].options()) : a.out[2];
   run(key,
       {{kQ, a.in[0]},
        {kK, a.in[1]},
@@ -249,8 +252,9 @@ void run_grad(const Args& a, bool deterministic) {
        {kDy, a.in[5]},
        {kDq, a.out[0]},
        {kDk, a.out[1]},
-       {kDv, a.out[2]}},
+       {kDv, dv}},
       a.in[6]);
+  if (!dv.is_same(a.out[2])) a.out[2].copy_(dv);
   const at::Tensor &o = a.in[3], &sinks = a.in[7];
   if (!sinks.defined()) return;
   const SinkRows rows = sink_rows(key, o, sinks);
@@ -284,6 +288,10 @@ bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
 
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(attrs, in, 3); }
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
+bool cudnn_takes_attention_grad_deterministic(const Attrs& attrs, const Types& in) {
+  constexpr std::int64_t kMost = std::int64_t{8} << 30;
+  return takes(attrs, in, 6) && (!in[6] || attention_grad_scratch(in, true) <= kMost);
+}
 
 void cudnn_attention(const Args& a) {
   const Key key = key_of(a, false, false);

@@ -67,6 +67,30 @@ void embedding_grad_launch(const Args& a) {
 bool takes_tokens(const Attrs&, const Types& in) { return in[0]->shape.size() > 2; }
 bool takes_sum(const Attrs& attrs, const Types& in) { return (in.size() < 2 || !in[1]) && takes_tokens(attrs, in); }
 
+// Of rows with documents v alone may have gaps, and its gradient: cuDNN's backward finds its sums of dq by where documents begin in q, and
+// would read and write beyond them.
+std::vector<KernelRow> attention_rows() {
+  constexpr std::uint32_t qkv = 0b111, v = 0b100;
+  const KernelRow forward{.op = "attention", .device = DeviceKind::cuda, .name = "cudnn", .launch = cudnn_attention},
+      backward{.op = "attention_grad", .device = DeviceKind::cuda, .name = "cudnn", .launch = cudnn_attention_grad, .deterministic = false},
+      deterministic{
+          .op = "attention_grad", .device = DeviceKind::cuda, .name = "cudnn deterministic", .launch = cudnn_attention_grad_deterministic};
+  const auto with = [](KernelRow row, auto takes, ColumnMask columns) {
+    row.takes = takes, row.columns = columns;
+    return row;
+  };
+  return {
+      with(forward, [](const Attrs& a, const Types& in) { return !in[3] && cudnn_takes_attention(a, in); }, {.in = qkv}),
+      with(forward, cudnn_takes_attention, {.in = v}),
+      with(backward, [](const Attrs& a, const Types& in) { return !in[6] && cudnn_takes_attention_grad(a, in); }, {.in = qkv, .out = qkv}),
+      with(backward, cudnn_takes_attention_grad, {.in = v, .out = v}),
+      with(
+          deterministic, [](const Attrs& a, const Types& in) { return !in[6] && cudnn_takes_attention_grad_deterministic(a, in); },
+          {.in = qkv, .out = qkv}),
+      with(deterministic, cudnn_takes_attention_grad_deterministic, {.in = v, .out = v}),
+  };
+}
+
 }    // namespace
 
 std::vector<KernelRow> cuda_rows() {
@@ -80,30 +104,13 @@ std::vector<KernelRow> cuda_rows() {
        .columns = {.in = 0b11, .out = 1}},
       {.op = "adamw", .device = cuda, .name = "sheaf", .takes = takes_adamw, .launch = adamw_launch},
       {.op = "adamw_split", .device = cuda, .name = "sheaf", .takes = takes_adamw_split, .launch = adamw_launch},
-      {.op = "attention",
-       .device = cuda,
-       .name = "cudnn",
-       .takes = cudnn_takes_attention,
-       .launch = cudnn_attention,
-       .columns = {.in = 0b111}},
-      {.op = "attention_grad",
-       .device = cuda,
-       .name = "cudnn",
-       .takes = cudnn_takes_attention_grad,
-       .launch = cudnn_attention_grad,
-       .deterministic = false,
-       .columns = {.in = 0b111, .out = 0b111}},
-      {.op = "attention_grad",
-       .device = cuda,
-       .name = "cudnn deterministic",
-       .takes = cudnn_takes_attention_grad,
-       .launch = cudnn_attention_grad_deterministic,
-       .columns = {.in = 0b111, .out = 0b111}},
       {.op = "einsum", .device = cuda, .name = "aten, sum", .takes = takes_sum, .launch = op(OpId::einsum).kernel, .columns = {.in = 1}},
       {.op = "einsum", .device = cuda, .name = "fp32 out", .takes = takes_wide_product, .launch = wide_product},
       {.op = "embedding_grad", .device = cuda, .name = "sorted", .takes = takes_embedding_grad, .launch = embedding_grad_launch},
       {.op = "sumsq", .device = cuda, .name = "sheaf", .takes = takes_sumsq, .launch = sumsq_launch},
   };
+  const auto attention = attention_rows();
+  rows.insert(rows.end(), attention.begin(), attention.end());
   // Before the others: "fp32 out" and products would take einsums that go row by row, and "fp32 out" products.
   for (const std::vector<KernelRow>& more :
        {cuda_product_rows(), cuda_moe_rows(), cuda_router_rows(), cuda_grouped_rows(), cuda_fused_rows()})

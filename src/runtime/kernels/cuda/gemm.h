@@ -4,8 +4,9 @@
 #include <library_types.h>
 
 #include <compare>
-#include <cstddef>
 #include <cstdint>
+
+#include "runtime/gpu_scratch.h"
 
 struct CUstream_st;
 
@@ -33,7 +34,7 @@ struct Gemm {
   void* d;
 };
 
-inline constexpr std::size_t kGemmWorkspace = std::size_t{32} << 20;    // bytes on the device that every call gets, on 256 bytes
+// Every call gets kGemmWorkspace bytes on the device (gpu_scratch.h).
 
 // The library's first guess: the same algorithm in every process.
 void multiply_as_guessed(const Gemm& gemm, void* workspace, CUstream_st* stream);

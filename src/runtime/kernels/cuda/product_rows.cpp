@@ -70,7 +70,7 @@ void multiply(at::Tensor a, at::Tensor b, at::Tensor c, at::Tensor d, UseGemm us
                         .in = data_type(a),
                         .out = data_type(d),
                         .adds = c.defined()};
-  const at::Tensor workspace = at::empty({static_cast<std::int64_t>(kGemmWorkspace)}, a.options().dtype(at::kByte));
+  const at::Tensor workspace = at::empty({kGemmWorkspace}, a.options().dtype(at::kByte));
   use({shape, a.const_data_ptr(), b.const_data_ptr(), c.defined() ? c.const_data_ptr() : nullptr, d.data_ptr()}, workspace.data_ptr(),
       static_cast<CUstream_st*>(current_stream()));
 }

@@ -32,7 +32,8 @@ inline bool has_whole_tokens(const at::Tensor& t) {    // there are no other gap
     if (t.size(d) > 1 && t.stride(d) != dense) return false;
   return true;
 }
-inline std::int64_t pitch(const at::Tensor& t) { return has_gaps(t) ? t.stride(1) : t.numel() / (t.size(0) * t.size(1)); }
+inline std::int64_t width_without_gaps(const at::Tensor& t) { return t.numel() / (t.size(0) * t.size(1)); }
+inline std::int64_t pitch(const at::Tensor& t) { return has_gaps(t) ? t.stride(1) : width_without_gaps(t); }
 
 // cuda_fused_rows.cpp
 std::vector<KernelRow> cuda_fused_rows();
