@@ -42,6 +42,11 @@ def same_as_metrics(output):
     return metrics, events
 
 
+def last_step(output):
+    lines = (output / "metrics.jsonl").read_text().split("\n")[:-1]    # the last one may be half written
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
 def check_records(path):
     """Every checksum, by TensorBoard's own function, and nothing after the last record."""
     data, at, count = path.read_bytes(), 0, 0
@@ -77,10 +82,12 @@ with tempfile.TemporaryDirectory(prefix="sheaf-tensorboard-") as name:
     # Killed between two checkpoints and in the middle of a record, then resumed, twice: one clean curve.
     for _ in range(2):
         process = subprocess.Popen([SHEAF, "train", at / "run.json", "--resume"], stdout=subprocess.DEVNULL)
-        first = len(list((at / "out/checkpoints").glob("step_????????"))) if (at / "out").exists() else 0
+        saved = lambda: sorted((at / "out/checkpoints").glob("step_????????"))
+        first = len(saved()) if (at / "out").exists() else 0
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
-            if len(list((at / "out/checkpoints").glob("step_????????"))) > first:
+            # Updates behind the checkpoint: the record that loses its end belongs to one that is made again.
+            if len(saved()) > first and last_step(at / "out") > int(saved()[-1].name.removeprefix("step_")) + 1:
                 break
         process.kill()
         process.wait()
