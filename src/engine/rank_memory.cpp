@@ -21,7 +21,8 @@ RankMemory heaviest(const Graph& graph, const RunConfig& config, DeviceKind devi
   std::set<ScratchBytes> seen;
   RankMemory most;
   for (const std::int64_t rank : ranks) {
-    ScratchPlan scratch = plan_scratch(graph, {.rank = rank, .device = device, .gpu = gpu, .deterministic = deterministic, .known = &known});
+    ScratchPlan scratch =
+        plan_scratch(graph, {.rank = rank, .device = device, .gpu = gpu, .deterministic = deterministic, .known = &known});
     if (!seen.insert(scratch.bytes).second) continue;
     MemoryPlan plan = plan_memory(graph, scratch.bytes, {}, scratch.columns);
     const MemoryUse use = memory_use(graph, plan);

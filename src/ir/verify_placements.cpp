@@ -101,8 +101,7 @@ class NodeCheck {
         fail(fmt::format("{} is partial over other atoms than an operand before", name_of(graph_, v)));
       passing = p.partial;
     }
-    if (!(partial == 0 || (partial == 1 && linear) || add))
-      fail("its rule lets no partial pass so");
+    if (!(partial == 0 || (partial == 1 && linear) || add)) fail("its rule lets no partial pass so");
     return passing;
   }
 

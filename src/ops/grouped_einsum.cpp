@@ -78,23 +78,24 @@ Case grouped_case(const char* rule, Domain y, std::vector<std::pair<std::string,
 }    // namespace
 
 OpDef grouped_einsum() {
-  return {.doc = "einsum of routed tensors and weights per expert; rule: einsum's, in the letters e b s of routed dims; expert: of every row",
-          .rule_of =
-              [](const Attrs& attrs, const Types&) {
-                const std::string& rule = attrs.text("rule");
-                const std::size_t arrow = rule.find(" ->");
-                if (arrow == std::string::npos) user_error("grouped_einsum: {} is no rule", quote(rule));
-                return rule.substr(0, arrow) + ", e b s" + rule.substr(arrow) + "; owner e; linear x y";
-              },
-          .dtype = einsum_dtype,
-          .grad = [](const Grad& g) -> Values {
-            return {gradient_of(g, 0), gradient_of(g, 1), {}};
+  return {
+      .doc = "einsum of routed tensors and weights per expert; rule: einsum's, in the letters e b s of routed dims; expert: of every row",
+      .rule_of =
+          [](const Attrs& attrs, const Types&) {
+            const std::string& rule = attrs.text("rule");
+            const std::size_t arrow = rule.find(" ->");
+            if (arrow == std::string::npos) user_error("grouped_einsum: {} is no rule", quote(rule));
+            return rule.substr(0, arrow) + ", e b s" + rule.substr(arrow) + "; owner e; linear x y";
           },
-          .no_gradient = "expert: decisions",
-          .kernel = grouped_kernel,
-          .meaning = grouped_meaning,
-          .cases = {grouped_case("e b s h, e g m h -> e b s g m", Real, {{"h", {5}}, {"g", {2}}, {"m", {3}}}),
-                    grouped_case("e b s m, e b s h -> e m h", Routed, {{"h", {5}}, {"m", {3}}})}};
+      .dtype = einsum_dtype,
+      .grad = [](const Grad& g) -> Values {
+        return {gradient_of(g, 0), gradient_of(g, 1), {}};
+      },
+      .no_gradient = "expert: decisions",
+      .kernel = grouped_kernel,
+      .meaning = grouped_meaning,
+      .cases = {grouped_case("e b s h, e g m h -> e b s g m", Real, {{"h", {5}}, {"g", {2}}, {"m", {3}}}),
+                grouped_case("e b s m, e b s h -> e m h", Routed, {{"h", {5}}, {"m", {3}}})}};
 }
 
 }    // namespace sheaf

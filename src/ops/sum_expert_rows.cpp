@@ -20,7 +20,10 @@ OpDef sum_expert_rows() {
                   at::sum_out(out, a.in[0].slice(2, rows[e].first, rows[e].second), {0, 1, 2}, false, out.scalar_type());
                 }
               },
-          .meaning = [](const Args& a) { a.out[0].copy_(where_chosen(a.in[0], a.in[1]).sum(at::IntArrayRef{1, 2})); },
+          .meaning =
+              [](const Args& a) {
+                a.out[0].copy_(where_chosen(a.in[0], a.in[1]).sum(at::IntArrayRef{1, 2}));
+              },
           .cases = {{.dims = {{"e", {3}}, {"b", {2}}, {"s", {4}}, {"k", {2}}, {"..", {3, 2}}},
                      .domain = {Routed, Expert},
                      .attrs = {{"dtype", Text("same")}}}}};

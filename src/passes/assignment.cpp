@@ -117,7 +117,8 @@ std::optional<std::string> Assigner::landing(const Rule& rule, std::size_t p, st
   return std::nullopt;
 }
 
-// `add`: all of these operands stay partial over the union, those that are whole by being counted once, if none is cut by it. `linear`: one.
+// `add`: all of these operands stay partial over the union, those that are whole by being counted once, if none is cut by it. `linear`:
+// one.
 void Assigner::decide_partials(const Node& node, const Rule& rule, const Values& operands, Assignment& a) const {
   a.passes.assign(operands.size(), false);
   std::vector<std::string> names;    // of the rule's operands

@@ -30,12 +30,13 @@ bool is_product(const Node& node, const Types& in) {
 }
 
 // Have kernels that take next to nothing, as all fused ops have.
-constexpr OpId kFrugal[] = {OpId::adamw,         OpId::adamw_split,      OpId::add_expert_bias, OpId::attention,        OpId::choose_experts,
-                            OpId::combine,       OpId::combine_weights,  OpId::count_experts,   OpId::dispatch,         OpId::dispatch_weights,
-                            OpId::embedding_grad, OpId::gated,           OpId::gated_grad,      OpId::normalize,        OpId::normalize_grad,
-                            OpId::put,           OpId::rms_norm,         OpId::rms_norm_grad,   OpId::rotate,           OpId::route,
-                            OpId::row_max,       OpId::softmax,          OpId::softmax_grad,    OpId::softmax_rows_grad, OpId::sum_exp,
-                            OpId::sum_expert_rows, OpId::sumsq,          OpId::take};
+constexpr OpId kFrugal[] = {OpId::adamw,          OpId::adamw_split,      OpId::add_expert_bias, OpId::attention,
+                            OpId::choose_experts, OpId::combine,          OpId::combine_weights, OpId::count_experts,
+                            OpId::dispatch,       OpId::dispatch_weights, OpId::embedding_grad,  OpId::gated,
+                            OpId::gated_grad,     OpId::normalize,        OpId::normalize_grad,  OpId::put,
+                            OpId::rms_norm,       OpId::rms_norm_grad,    OpId::rotate,          OpId::route,
+                            OpId::row_max,        OpId::softmax,          OpId::softmax_grad,    OpId::softmax_rows_grad,
+                            OpId::sum_exp,        OpId::sum_expert_rows,  OpId::sumsq,           OpId::take};
 
 }    // namespace
 
@@ -46,7 +47,8 @@ std::optional<std::int64_t> gpu_scratch(const Node& node, const Types& in, const
   if (is_product(node, in)) return kGemmWorkspace;
   // LibTorch's grouped product gives bf16, also where fp32 is wanted.
   if (node.op == &op(OpId::grouped_einsum) && in[0]->dtype == DType::bf16) return out[0]->dtype == DType::fp32 ? out[0]->bytes() / 2 : 0;
-  const bool frugal = !node.op->parts.empty() || std::any_of(std::begin(kFrugal), std::end(kFrugal), [&](OpId id) { return node.op == &op(id); });
+  const bool frugal =
+      !node.op->parts.empty() || std::any_of(std::begin(kFrugal), std::end(kFrugal), [&](OpId id) { return node.op == &op(id); });
   return frugal ? std::optional<std::int64_t>(0) : std::nullopt;
 }
 

@@ -41,7 +41,8 @@ std::string call_signature(const Node& node, const CallTensors& in, const CallTe
   std::string text = std::string(node.op->name) + print(node.attrs);
   for (const auto* side : {&in, &out}) {
     text += side == &out ? " ->" : "";
-    for (const auto& [type, pitch] : *side) text += (type ? " " + print(*type, Mesh{}) : " _") + (pitch > 0 ? fmt::format("/{}", pitch) : "");
+    for (const auto& [type, pitch] : *side)
+      text += (type ? " " + print(*type, Mesh{}) : " _") + (pitch > 0 ? fmt::format("/{}", pitch) : "");
   }
   return text;
 }
@@ -58,8 +59,8 @@ static bool has_own_way(const Graph& graph, const Node& node) {
   return is_collective(graph, node) || node.op->name == "pack" || (exchanges_rows(*node.op) && DynamicRows::touches(graph, node));
 }
 
-std::int64_t measured_scratch(const Node& node, const KernelRow* row, const CallTensors& in, const CallTensors& out, DeviceKind device,
-                              int device_index) {
+std::int64_t scratch_of_call(const Node& node, const KernelRow* row, const CallTensors& in, const CallTensors& out, DeviceKind device,
+                             int device_index) {
   const at::Device at =
       device == DeviceKind::cpu ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
   const auto like = [&](const CallTensor& tensor) {
@@ -149,7 +150,7 @@ struct Kind {
     CallTensors from, to;
     for (const Type* type : operands) from.push_back({type});
     for (const Type& type : out) to.push_back({&type});
-    return measured_scratch(*node, kernel_of_call(*node, operands, DeviceKind::cpu, deterministic), from, to, DeviceKind::cpu, 0);
+    return scratch_of_call(*node, kernel_of_call(*node, operands, DeviceKind::cpu, deterministic), from, to, DeviceKind::cpu, 0);
   }
 };
 
@@ -239,8 +240,7 @@ ScratchBytes measure_scratch(const Graph& graph, const std::vector<Type>& local,
       if (has_own_way(graph, node) || DynamicRows::touches(graph, node)) continue;
       const CallTensors in = call_tensors(node.in, local, pitches), out = call_tensors(node.out, local, pitches);
       const auto [entry, fresh] = known.emplace(call_signature(node, in, out), 0);
-      if (fresh)
-        entry->second = measured_scratch(node, kernels.rows[static_cast<std::size_t>(s)][n], in, out, device, device_index);
+      if (fresh) entry->second = scratch_of_call(node, kernels.rows[static_cast<std::size_t>(s)][n], in, out, device, device_index);
       most = entry->second;
     }
   return bytes;

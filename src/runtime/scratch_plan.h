@@ -31,8 +31,8 @@ std::string call_signature(const Node& node, const CallTensors& in, const CallTe
 // The row that a call takes; nullptr: the op's own kernel. Throws InternalError if there is neither.
 const KernelRow* kernel_of_call(const Node& node, const Types& in, DeviceKind device, bool deterministic);
 // Bytes that one call takes for itself on such tensors.
-std::int64_t measured_scratch(const Node& node, const KernelRow* row, const CallTensors& in, const CallTensors& out, DeviceKind device,
-                              int device_index);
+std::int64_t scratch_of_call(const Node& node, const KernelRow* row, const CallTensors& in, const CallTensors& out, DeviceKind device,
+                             int device_index);
 
 using KnownScratch = std::map<std::string, std::int64_t>;    // by call_signature
 

@@ -125,9 +125,12 @@ TEST_F(ColumnKernels, attention_of_documents_does_too) {
     const at::Tensor ends = at::full({kB, documents}, 0, at::kInt);
     for (std::int64_t i = 0; i < ends.numel(); ++i)
       ends.data_ptr<int>()[i] = static_cast<int>((i % documents + 1) * (s / documents - 3) + (i >= documents));
-    const std::vector<at::Tensor> in = {
-        normal(q, at::kBFloat16, 1).to(kGpu), normal(k, at::kBFloat16, 2).to(kGpu), normal(k, at::kBFloat16, 3).to(kGpu), ends.to(kGpu), {}};
-    const KernelRow *forward = cuda_row("attention", true, in, attrs);
+    const std::vector<at::Tensor> in = {normal(q, at::kBFloat16, 1).to(kGpu),
+                                        normal(k, at::kBFloat16, 2).to(kGpu),
+                                        normal(k, at::kBFloat16, 3).to(kGpu),
+                                        ends.to(kGpu),
+                                        {}};
+    const KernelRow* forward = cuda_row("attention", true, in, attrs);
     ASSERT_EQ(forward->columns.in, 0b100u);
     const auto dense = run_row("attention", "cudnn", true, in, attrs);
     const WithGaps v(in[2]);

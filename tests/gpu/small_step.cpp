@@ -28,11 +28,11 @@ Value experts(Builder& b, Value x, bool biased) {
   const auto with_bias = [&](Value v, const char* name, const Shape& shape) {
     return biased ? Value(b.add_expert_bias(v, b.parameter(name, shape, "normal", 0.1), routing[1])) : v;
   };
-  const Value pair = with_bias(b.grouped_einsum(rows, up, routing[1], "e b s k, e g m k -> e b s g m", "same"), "up.bias",
-                               {kExperts, 2, kExpertWidth});
-  const Value y = with_bias(
-      b.grouped_einsum(b.gated(pair, "e b s g m -> e b s m", "silu", 0), down, routing[1], "e b s m, e k m -> e b s k", "same"),
-      "down.bias", {kExperts, kWidth});
+  const Value pair =
+      with_bias(b.grouped_einsum(rows, up, routing[1], "e b s k, e g m k -> e b s g m", "same"), "up.bias", {kExperts, 2, kExpertWidth});
+  const Value y =
+      with_bias(b.grouped_einsum(b.gated(pair, "e b s g m -> e b s m", "silu", 0), down, routing[1], "e b s m, e k m -> e b s k", "same"),
+                "down.bias", {kExperts, kWidth});
   return b.combine(b.einsum("e b s k, e b s -> e b s k", y, w), routing[0], kChoices);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Device kernels around products of routed rows with weights of their experts: rows are sorted by expert, `ends[i]` is one behind the last
-// row of the i-th expert of this rank. What they share with others is how rows are summed. Each returns the run-time library's error text, nullptr if all is well.
+// row of the i-th expert of this rank. What they share with others is how rows are summed. Each returns the run-time library's error text,
+// nullptr if all is well.
 #include <cstdint>
 
 #include "runtime/kernels/float_type.h"

@@ -1,6 +1,7 @@
 #pragma once
-// Device kernels of gated, weighted, biased or neither, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and rounded once.
-// Each returns the run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the oracle.
+// Device kernels of gated, weighted, biased or neither, of swiglu and geglu, and of their gradients: one pass over memory, in fp32 and
+// rounded once. Each returns the run-time library's error text, nullptr if all is well. The ops' own kernels are the portable twins and the
+// oracle.
 #include <cstdint>
 
 #include "runtime/kernels/experts.h"

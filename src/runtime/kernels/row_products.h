@@ -1,6 +1,6 @@
 #pragma once
-// Device kernels of einsums that go row by row: a row times its number, the inner product of two rows; and of biases around them. Raw pointers and a stream; sums in
-// fp32 and in a fixed order. Each returns the run-time library's error text, nullptr if all is well.
+// Device kernels of einsums that go row by row: a row times its number, the inner product of two rows; and of biases around them. Raw
+// pointers and a stream; sums in fp32 and in a fixed order. Each returns the run-time library's error text, nullptr if all is well.
 #include <cstdint>
 
 #include "runtime/kernels/experts.h"

@@ -84,9 +84,8 @@ std::vector<KernelRow> attention_rows() {
       with(forward, cudnn_takes_attention, {.in = v}),
       with(backward, [](const Attrs& a, const Types& in) { return !in[6] && cudnn_takes_attention_grad(a, in); }, {.in = qkv, .out = qkv}),
       with(backward, cudnn_takes_attention_grad, {.in = v, .out = v}),
-      with(
-          deterministic, [](const Attrs& a, const Types& in) { return !in[6] && cudnn_takes_attention_grad_deterministic(a, in); },
-          {.in = qkv, .out = qkv}),
+      with(deterministic, [](const Attrs& a, const Types& in) { return !in[6] && cudnn_takes_attention_grad_deterministic(a, in); },
+           {.in = qkv, .out = qkv}),
       with(deterministic, cudnn_takes_attention_grad_deterministic, {.in = v, .out = v}),
   };
 }

@@ -109,9 +109,9 @@ __global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __
 
 // Weighted: what the threads of a row have of its sum is added by a warp.
 template <Activation kind, bool neighbours, class W, bool biased, class T>
-__global__ void __launch_bounds__(kBlock) backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows,
-                                                   int m, float limit, const W* __restrict__ weights, RowNumbers dweights,
-                                                   ExpertBiases biases) {
+__global__ void __launch_bounds__(kBlock)
+    backward(T* __restrict__ dx, const T* __restrict__ x, const T* __restrict__ dy, std::int64_t rows, int m, float limit,
+             const W* __restrict__ weights, RowNumbers dweights, ExpertBiases biases) {
   constexpr int n = kPacked<T>;
   const std::int64_t first = std::int64_t(blockIdx.x) * blockDim.y * kRows + threadIdx.y;
   float dw[kRows] = {};

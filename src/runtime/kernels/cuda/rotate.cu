@@ -51,7 +51,7 @@ void launch(void* y, const void* x, const void* bias, const NormRows& rows, floa
   const RowShape shape = row_shape(rows, layout, kCut);
   void (*const kernel)(T*, const T*, const T*, RowShape, float) = bias ? rotate<T, true> : rotate<T, false>;
   kernel<<<blocks_of(shape, layout.groups(kCut)), layout.block(kCut), 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x),
-                                                                                  static_cast<const T*>(bias), shape, sign);
+                                                                                   static_cast<const T*>(bias), shape, sign);
 }
 
 }    // namespace

@@ -104,8 +104,8 @@ template <class T, class W, bool biased>
 void launch_scale(void* y, const void* x, const void* w, const ExpertBiases& biases, std::int64_t rows, std::int64_t d,
                   gpuStream_t stream) {
   const dim3 block = block_for(d / kPacked<T>);
-  scale<T, W, biased><<<num_blocks(rows, block.y * kRows), block, 0, stream>>>(
-      static_cast<T*>(y), static_cast<const T*>(x), static_cast<const W*>(w), biases, rows, static_cast<int>(d));
+  scale<T, W, biased><<<num_blocks(rows, block.y * kRows), block, 0, stream>>>(static_cast<T*>(y), static_cast<const T*>(x),
+                                                                               static_cast<const W*>(w), biases, rows, static_cast<int>(d));
 }
 
 // x goes through a row alone: a warp, or a part of one.
@@ -142,9 +142,9 @@ const char* scale_rows_grad_device(void* dx, void* dw, FloatType dw_type, const 
     with_type(w_type, [&]<class W>() {
       with_type(dw_type, [&]<class DW>() {
         const dim3 block = block_of_sums(d / kPacked<T>);
-        scale_grad<<<num_blocks(rows, block.y), block, 0, stream_of(stream)>>>(
-            static_cast<T*>(dx), static_cast<DW*>(dw), static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const W*>(w),
-            biases, rows, static_cast<int>(d));
+        scale_grad<<<num_blocks(rows, block.y), block, 0, stream_of(stream)>>>(static_cast<T*>(dx), static_cast<DW*>(dw),
+                                                                               static_cast<const T*>(x), static_cast<const T*>(dy),
+                                                                               static_cast<const W*>(w), biases, rows, static_cast<int>(d));
       });
     });
   });
