@@ -8,15 +8,16 @@
 namespace sheaf {
 
 // dq in fp32; with GQA dk and dv of every query head, which are added then; the sums of dy o; a copy of lse by heads, or dv without
-// gaps. A deterministic run has dq, 128 channels wide whatever there are, once for every 256 keys, with documents for every one of them.
+// gaps. A deterministic run has dq, 128 channels wide whatever there are, once for every 256 keys, with documents for every one of them:
+// rows take turns then.
 std::int64_t attention_grad_scratch(const Types& in, bool deterministic) {
   const Shape &q = in[0]->shape, &k = in[1]->shape, &v = in[2]->shape;
   const bool documents = in[6] != nullptr, grouped = q[3] > 1;
-  const std::int64_t b = q[0], s = q[1], u = k[1], h = q[2] * q[3], d = q[4], e = v[3];
-  const std::int64_t wide = 4, narrow = size_bytes(in[0]->dtype), rows = documents && deterministic ? b * (in[6]->shape[1] + 1) : b;
-  const std::int64_t dq = wide * rows * s * h * (deterministic ? 128 * ((u + 255) / 256) : d);
+  const std::int64_t s = q[1], u = k[1], h = q[2] * q[3], d = q[4], e = v[3], wide = 4, narrow = size_bytes(in[0]->dtype);
+  const std::int64_t b = documents && deterministic ? 1 : q[0], batch = documents && deterministic ? in[6]->shape[1] + 1 : b;
+  const std::int64_t dq = wide * batch * s * h * (deterministic ? 128 * ((u + 255) / 256) : d);
   const std::int64_t of_heads = grouped ? (documents ? wide : narrow) * b * u * h * (d + e) : 0;
-  const std::int64_t sums = wide * b * s * h, copies = documents ? narrow * b * u * q[2] * e : sums;
+  const std::int64_t sums = wide * b * s * h, copies = documents ? narrow * q[0] * u * q[2] * e : sums;
   return dq + of_heads + sums + copies;
 }
 

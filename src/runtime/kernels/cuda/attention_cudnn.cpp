@@ -240,20 +240,23 @@ SinkRows sink_rows(const Key& key, const at::Tensor& o, const at::Tensor& sinks)
 
 void run_grad(const Args& a, bool deterministic) {
   const Key key = key_of(a, true, deterministic);
-  const at::Tensor lse = key.ends > 0 ? a.in[4] : a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
+  const bool documents = key.ends > 0;
+  const at::Tensor lse = documents ? a.in[4] : a.in[4].permute({0, 2, 3, 1}).contiguous();    // [b, hk, r, s]
   // With documents cuDNN sums in fp32 as far apart as its results lie, for GQA times the group: dv comes without gaps, and is copied.
-  const at::Tensor dv = key.ends > 0 && has_gaps(a.out[2]) ? at::empty(a.out[2].sizes(), a.out[2].options()) : a.out[2];
-  run(key,
-      {{kQ, a.in[0]},
-       {kK, a.in[1]},
-       {kV, a.in[2]},
-       {kO, a.in[3]},
-       {kLse, lse},
-       {kDy, a.in[5]},
-       {kDq, a.out[0]},
-       {kDk, a.out[1]},
-       {kDv, dv}},
-      a.in[6]);
+  const at::Tensor dv = documents && has_gaps(a.out[2]) ? at::empty(a.out[2].sizes(), a.out[2].options()) : a.out[2];
+  const std::pair<Uid, at::Tensor> tensors[] = {{kQ, a.in[0]},  {kK, a.in[1]},   {kV, a.in[2]},   {kO, a.in[3]}, {kLse, lse},
+                                                {kDy, a.in[5]}, {kDq, a.out[0]}, {kDk, a.out[1]}, {kDv, dv}};
+  // Of rows `first` and so many more.
+  const auto run_rows = [&](std::int64_t first, std::int64_t rows) {
+    Key some = key;
+    some.b = rows;
+    std::vector<std::pair<Uid, at::Tensor>> pieces;
+    for (const auto& [uid, tensor] : tensors) pieces.emplace_back(uid, tensor.narrow(0, first, rows));
+    run(some, pieces, documents ? a.in[6].narrow(0, first, rows) : at::Tensor());
+  };
+  // Deterministic, its sums for documents are so large that rows take turns.
+  const std::int64_t at_once = documents && deterministic ? 1 : key.b;
+  for (std::int64_t first = 0; first < key.b; first += at_once) run_rows(first, at_once);
   if (!dv.is_same(a.out[2])) a.out[2].copy_(dv);
   const at::Tensor &o = a.in[3], &sinks = a.in[7];
   if (!sinks.defined()) return;
@@ -289,7 +292,7 @@ bool takes(const Attrs& attrs, const Types& in, std::size_t optional) {
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in) { return takes(attrs, in, 3); }
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in) { return takes(attrs, in, 6); }
 bool cudnn_takes_attention_grad_deterministic(const Attrs& attrs, const Types& in) {
-  constexpr std::int64_t kMost = std::int64_t{8} << 30;
+  constexpr std::int64_t kMost = std::int64_t{16} << 30;
   return takes(attrs, in, 6) && (!in[6] || attention_grad_scratch(in, true) <= kMost);
 }
 

@@ -9,7 +9,7 @@ namespace sheaf {
 // causal mask.
 bool cudnn_takes_attention(const Attrs& attrs, const Types& in);
 bool cudnn_takes_attention_grad(const Attrs& attrs, const Types& in);
-// Not with documents for which it would take more than 8 GiB for itself: it sums for every one of them as if that were a row.
+// Not with documents for which it would take more than 16 GiB for itself: it sums for every one of them as if that were a row.
 bool cudnn_takes_attention_grad_deterministic(const Attrs& attrs, const Types& in);
 
 // A shape for which cuDNN has no plan is a UserError with its message: the first call of a shape builds the plan, the executor's measuring.
