@@ -13,7 +13,8 @@ std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, Devic
   const std::vector<Type> local = local_types(graph, rank);
   std::map<std::string, int> counts;    // by what they are
   for (const Node& node : graph.nodes(Segment::first)) {
-    if (is_move(*node.op) || node.op->name == "pack") continue;
+    const bool is_attention = node.op == &op(OpId::attention) || node.op == &op(OpId::attention_grad);
+    if (!is_attention && (!has_operand(*node.op, "expert") || is_move(*node.op))) continue;
     Types in;
     std::string operands;
     for (const Value v : node.in) {
@@ -21,8 +22,7 @@ std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, Devic
       if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
     }
     const KernelRow* row = kernel_of_call(node, in, device, deterministic);
-    const bool composed = row ? !row->capture_safe : node.op == &op(OpId::attention) || node.op == &op(OpId::attention_grad);
-    if (composed) ++counts[std::string(node.op->name) + " of" + operands];
+    if (row ? !row->capture_safe : is_attention) ++counts[std::string(node.op->name) + " of" + operands];
   }
   std::vector<std::string> lines;
   for (const auto& [what, count] : counts)

@@ -1,5 +1,6 @@
 #pragma once
 // What an op is: its rule, gradient, portable kernel and test cases, declared in one file of ops/ and one line of ops/op_list.inc.
+#include <algorithm>
 #include <span>
 #include <string>
 #include <string_view>
@@ -109,6 +110,10 @@ double bytes(const std::vector<Type>& out, const Types& in);
 // What a rank holds of the factor that an op owns by index, [begin, end): read off the placement of the operand or output that has it.
 // Nothing: [0, 0).
 std::pair<std::int64_t, std::int64_t> owned_piece(const Rule& rule, const Types& in, const Types& out, const Mesh& mesh, std::int64_t rank);
+
+inline bool has_operand(const OpDef& op, std::string_view name) {
+  return std::find(op.operands.begin(), op.operands.end(), name) != op.operands.end();
+}
 
 // Takes tensors from one placement to another: reshard, and the ops that it is lowered to.
 bool is_move(const OpDef& op);

@@ -197,7 +197,7 @@ class Anchors {
     const auto order_of = [&](std::size_t i) { return std::string(trimmed(orders.size() == 1 ? orders[0] : orders.at(i))); };
     std::map<std::string, std::string> of_layer;    // prefix of its states
     for (Node& node : graph_.nodes(Segment::first)) {
-      if (const auto& names = node.op->operands; std::find(names.begin(), names.end(), "expert") != names.end() && layer > 0)
+      if (has_operand(*node.op, "expert") && layer > 0)
         for (const Value v : node.in)
           if (v && graph_[v].kind == ValueKind::state) {
             const std::string master = graph_[v].attrs.has("of") ? graph_[v].attrs.text("of") : graph_[v].name;

@@ -180,6 +180,7 @@ Collective::Collective(const Graph& graph, const Node& node, Transport& transpor
   const std::int64_t rank = transport.rank();
   for (std::size_t i = 0; i < node.in.size(); ++i) {
     const Type &from = graph.type(node.in[i]), &to = graph.type(node.out[i]);
+    SHEAF_CHECK(from.routed == 0 || m.op == "to_partial", "{}: rows of experts are no box of what they are of", m.op);
     const std::vector<Atom> over = atoms_between(mesh, from.placement, to.placement);
     const bool flat = !from.placement.flat.empty() || !to.placement.flat.empty();
     Impl::Operand o{.group = group_of(mesh, over, rank), .dtype = from.dtype, .reduction = from.placement.reduction};
