@@ -174,7 +174,10 @@ void gated_grad_launch(const Args& a) {
         "gated_grad");
 }
 
-bool takes_biased_gated(const Attrs& attrs, const Types& in) { return takes_gated(attrs, in) && takes_biases(in); }
+// A row is one pair of halves, or of neighbours.
+bool takes_biased_gated(const Attrs& attrs, const Types& in) {
+  return takes_gated(attrs, in) && takes_biases(in) && in[0]->shape.size() == 5 && gate_dim(attrs) >= 3;
+}
 bool takes_biased_gated_grad(const Attrs& attrs, const Types& in) { return takes_biased_gated(attrs, in) && in[3]->dtype == in[0]->dtype; }
 Gated biased_of(const Args& a) {
   Gated gated = gated_of(a.attrs, a.in[0]);
