@@ -1,4 +1,4 @@
-"""families_test.py SHEAF [folder of the oracle]: every model trains on the GPU as it does on the CPU.
+"""families_test.py SHEAF [folder of the oracle [beginning of names]]: every model trains on the GPU as it does on the CPU.
 
 Losses and gradient norms of some updates of each of the oracle's models, in dense rows and in rows of documents long enough for the GPU's own
 kernels: in fp32 the CPU's but for the order of sums, in bf16 near them. Exit status 77 where there is no GPU.
@@ -6,6 +6,7 @@ kernels: in fp32 the CPU's but for the order of sums, in bf16 near them. Exit st
 import concurrent.futures
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ from files import write_megatron
 
 SHEAF = pathlib.Path(sys.argv[1]).absolute()
 ORACLE = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else ".cache/oracle").absolute()
+NAMES = sys.argv[3] if len(sys.argv) > 3 else ""
 STEPS, ROWS, SEQ = 5, 4, 192
-AT_ONCE = 6    # runs
+AT_ONCE = 6    # runs, each with a few threads
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "3"}
 # fp32: two orders of sums, a few updates apart. bf16: a number is off by up to 2^-9, of a mean over many less is left; a norm is a mean of
 # squares of numbers that were rounded several times on their way.
 BOUNDS = {"fp32": {"loss": 1e-4, "grad_norm": 1e-3}, "bf16": {"loss": 2**-8, "grad_norm": 0.1}}
@@ -30,7 +33,7 @@ BOUNDS = {"fp32": {"loss": 1e-4, "grad_norm": 1e-3}, "bf16": {"loss": 2**-8, "gr
 def models():
     """A model of each shape; those of rotations and spellings have the shapes of others."""
     for path in sorted(ORACLE.glob("*/config.json")):
-        if not path.parent.name.startswith(("rope_", "train_", "llama_old", "llama_padding")):
+        if path.parent.name.startswith(NAMES) and not path.parent.name.startswith(("rope_", "train_", "llama_old", "llama_padding")):
             yield path.parent.name, json.loads(path.read_text())
 
 
@@ -50,7 +53,7 @@ def curve(folder, name, config, data, packing, device, dtype):
            "bf16": {"enabled": dtype == "bf16"}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
            "run": {"steps": STEPS, "device": device, "output": str(at), "write_model": False}}
     at.with_suffix(".json").write_text(json.dumps(run))
-    done = subprocess.run([SHEAF, "train", at.with_suffix(".json")], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([SHEAF, "train", at.with_suffix(".json")], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     if done.returncode != 0:
         return f"exit code {done.returncode}: {done.stderr.strip()[-600:]}"
     return [json.loads(line) for line in (at / "metrics.jsonl").read_text().splitlines()]
