@@ -25,9 +25,10 @@ NAMES = sys.argv[3] if len(sys.argv) > 3 else ""
 STEPS, ROWS, SEQ = 5, 4, 192
 AT_ONCE = 6    # runs, each with a few threads
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "3"}
-# fp32: two orders of sums, a few updates apart. bf16: a number is off by up to 2^-9, of a mean over many less is left; a norm is a mean of
-# squares of numbers that were rounded several times on their way.
-BOUNDS = {"fp32": {"loss": 1e-4, "grad_norm": 1e-3}, "bf16": {"loss": 2**-8, "grad_norm": 0.1}}
+# fp32: two orders of sums, as on meshes (tests/engine/meshes.py; measured: 4e-7). bf16: a number is off by up to 2^-9, of a mean over many
+# less is left; a norm is of numbers that were rounded several times on their way, and a router's near tie may fall otherwise (measured:
+# 2.1e-3 and 1.8e-2).
+BOUNDS = {"fp32": {"loss": 1e-5, "grad_norm": 1e-5}, "bf16": {"loss": 2**-8, "grad_norm": 5e-2}}
 
 
 def models():
