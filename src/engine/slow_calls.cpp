@@ -15,12 +15,10 @@ std::vector<std::string> slow_calls(const Graph& graph, std::int64_t rank, Devic
   for (const Node& node : graph.nodes(Segment::first)) {
     const bool is_attention = node.op == &op(OpId::attention) || node.op == &op(OpId::attention_grad);
     if (!is_attention && (!has_operand(*node.op, "expert") || is_move(*node.op))) continue;
-    Types in;
+    const Types in = types_of(node.in, local);
     std::string operands;
-    for (const Value v : node.in) {
-      in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
-      if (v) operands += " " + print(Type{in.back()->dtype, in.back()->shape, {}}, {});
-    }
+    for (const Type* type : in)
+      if (type) operands += " " + print(Type{type->dtype, type->shape, {}}, {});
     const KernelRow* row = kernel_of_call(node, in, device, deterministic);
     if (row ? !row->capture_safe : is_attention) ++counts[std::string(node.op->name) + " of" + operands];
   }

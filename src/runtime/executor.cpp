@@ -156,11 +156,8 @@ void Executor::Impl::bind() {
     const at::Tensor& block = place.block == Block::persistent ? persistent : place.block == Block::shared ? shared : arena;
     char* base = static_cast<char*>(block.data_ptr());
     const Shape shape = local[i].stored();
-    std::vector<std::int64_t> strides(shape.size(), 1);
-    for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * shape[d];
-    if (place.pitch > 0) strides[1] = place.pitch / size_bytes(type.dtype), strides[0] = shape[1] * strides[1];
-    views[i] =
-        at::from_blob(base + place.offset, shape, strides, at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
+    views[i] = at::from_blob(base + place.offset, shape, strides_of({&local[i], place.pitch}),
+                             at::TensorOptions().dtype(scalar_type(type.dtype)).device(at_device(options)));
   }
   const auto view = [&](Value v) { return v ? views[static_cast<std::size_t>(v.id)] : at::Tensor(); };
   for (const Segment s : kSegments) {

@@ -28,6 +28,20 @@ std::vector<Type> local_types(const Graph& graph, std::int64_t rank) {
   return out;
 }
 
+Types types_of(const Values& values, const std::vector<Type>& local) {
+  Types out;
+  for (const Value v : values) out.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
+  return out;
+}
+
+std::vector<std::int64_t> strides_of(const CallTensor& tensor) {
+  const Shape shape = tensor.type->stored();
+  std::vector<std::int64_t> strides(shape.size(), 1);
+  for (std::size_t d = shape.size(); d-- > 1;) strides[d - 1] = strides[d] * shape[d];
+  if (tensor.pitch > 0) strides[1] = tensor.pitch / size_bytes(tensor.type->dtype), strides[0] = shape[1] * strides[1];
+  return strides;
+}
+
 CallTensors call_tensors(const Values& values, const std::vector<Type>& local, const std::vector<std::int64_t>& pitches) {
   CallTensors out;
   for (const Value v : values) {
@@ -68,12 +82,8 @@ std::int64_t scratch_of_call(const Node& node, const KernelRow* row, const CallT
     const auto options = at::TensorOptions().dtype(scalar_type(tensor.type->dtype)).device(at);
     const Shape shape = tensor.type->stored();
     if (tensor.pitch == 0) return at::zeros(shape, options);
-    const std::int64_t width = tensor.pitch / size_bytes(tensor.type->dtype);
-    const at::Tensor matrix = at::zeros({shape[0] * shape[1], width}, options);
-    std::vector<std::int64_t> strides(shape.size(), 1);
-    for (std::size_t d = shape.size(); d-- > 3;) strides[d - 1] = strides[d] * shape[d];
-    strides[1] = width, strides[0] = shape[1] * width;
-    return matrix.as_strided(shape, strides);
+    const std::vector<std::int64_t> strides = strides_of(tensor);
+    return at::zeros({shape[0] * strides[0]}, options).as_strided(shape, strides);
   };
   std::vector<at::Tensor> from, to;
   for (const CallTensor& tensor : in) from.push_back(like(tensor));
@@ -221,11 +231,7 @@ ChosenKernels choose_kernels(const Graph& graph, const std::vector<Type>& local,
   for (const Segment s : kSegments)
     for (const Node& node : graph.nodes(s)) {
       const KernelRow* row = nullptr;
-      if (!has_own_way(graph, node)) {
-        Types in;
-        for (const Value v : node.in) in.push_back(v ? &local[static_cast<std::size_t>(v.id)] : nullptr);
-        row = kernel_of_call(node, in, device, deterministic);
-      }
+      if (!has_own_way(graph, node)) row = kernel_of_call(node, types_of(node.in, local), device, deterministic);
       kernels.rows[static_cast<std::size_t>(s)].push_back(row);
       kernels.columns[static_cast<std::size_t>(s)].push_back(row ? row->columns : ColumnMask{});
     }
@@ -275,15 +281,16 @@ ScratchBytes estimated(const Graph& graph, const std::vector<Type>& local, const
   }
   const bool as_they_are = !options.extrapolate && all_bytes <= kAllBytes && all_flops <= kAllFlops && most <= kCallBytes;
   measured = as_they_are && options.device == DeviceKind::cpu;
+  const auto of = [&](const Kind& kind) {
+    if (options.device == DeviceKind::cuda)
+      if (const auto known = kind.on_gpu(options.deterministic)) return *known;
+    const bool as_it_is = as_they_are || (kind.bytes() <= kSmallBytes && kind.flops() <= kSmallFlops);
+    return as_it_is ? kind.scratch(options.deterministic) : extrapolated(kind, options.deterministic);
+  };
   for (const auto& [text, kind] : kinds) {
     KnownScratch own;
     const auto [entry, fresh] = (options.known ? *options.known : own).emplace(text, 0);
-    if (const auto on_gpu = options.device == DeviceKind::cuda ? kind.first.on_gpu(options.deterministic) : std::nullopt; fresh && on_gpu) {
-      entry->second = *on_gpu;
-    } else if (fresh) {
-      const bool as_it_is = as_they_are || (kind.first.bytes() <= kSmallBytes && kind.first.flops() <= kSmallFlops);
-      entry->second = as_it_is ? kind.first.scratch(options.deterministic) : extrapolated(kind.first, options.deterministic);
-    }
+    if (fresh) entry->second = of(kind.first);
     for (std::int64_t* at : kind.second) *at = entry->second;
   }
   return bytes;

@@ -17,12 +17,17 @@ using ScratchBytes = std::array<std::vector<std::int64_t>, kSegments.size()>;   
 // By Value::id, what a rank holds.
 std::vector<Type> local_types(const Graph& graph, std::int64_t rank);
 
+// Of the operands or outputs of a call; local: by Value::id.
+Types types_of(const Values& values, const std::vector<Type>& local);
+
 // A tensor of a call, as the rank has it: bytes from a token of it to the next as Place::pitch, 0: without gaps. Type nullptr: absent.
 struct CallTensor {
   const Type* type = nullptr;
   std::int64_t pitch = 0;
 };
 using CallTensors = std::vector<CallTensor>;
+// Of its dims as they are stored, in elements.
+std::vector<std::int64_t> strides_of(const CallTensor& tensor);
 // local, pitches: by Value::id; no pitches: nothing has gaps.
 CallTensors call_tensors(const Values& values, const std::vector<Type>& local, const std::vector<std::int64_t>& pitches = {});
 

@@ -119,15 +119,20 @@ TEST_P(RoutedKernels, einsums_row_by_row) {
     }
 }
 
-// Pairs of halves of a row, or of neighbours. The gradient of the weights is of their dtype.
+// Pairs of halves of a row, or of neighbours.
+Attrs gated_attrs(bool neighbours) {
+  return {{"rule", Text(neighbours ? "e b s m g -> e b s m" : "e b s g m -> e b s m")},
+          {"activation", Text(neighbours ? "clamped_swiglu" : "silu")},
+          {"limit", neighbours ? 0.75 : 0.0}};
+}
+
+// The gradient of the weights is of their dtype.
 TEST_P(RoutedKernels, gated_and_weighted) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const auto w_dtype : {at::kFloat, at::kBFloat16})
       for (const std::int64_t m : is_large(r_) ? std::vector<std::int64_t>{72} : std::vector<std::int64_t>{8, 40, 2056})
         for (const bool neighbours : {false, true}) {
-          Attrs attrs = {{"rule", Text(neighbours ? "e b s m g -> e b s m" : "e b s g m -> e b s m")},
-                         {"activation", Text(neighbours ? "clamped_swiglu" : "silu")},
-                         {"limit", neighbours ? 0.75 : 0.0}};
+          Attrs attrs = gated_attrs(neighbours);
           const Operand x = random_rows(r_, neighbours ? Shape{m, 2} : Shape{2, m}, dtype), w = random_rows(r_, {}, w_dtype);
           expect_near_fp64("gated_weighted", "sheaf", {x, w}, attrs, r_, bound(dtype));
           attrs.set("dtype", Text(w_dtype == at::kFloat ? "fp32" : "bf16"));
@@ -168,9 +173,7 @@ TEST_P(RoutedKernels, biased_and_gated) {
   for (const auto dtype : {at::kFloat, at::kBFloat16})
     for (const std::int64_t m : is_large(r_) ? std::vector<std::int64_t>{72} : std::vector<std::int64_t>{8, 40, 2056})
       for (const bool neighbours : {false, true}) {
-        const Attrs attrs = {{"rule", Text(neighbours ? "e b s m g -> e b s m" : "e b s g m -> e b s m")},
-                             {"activation", Text(neighbours ? "clamped_swiglu" : "silu")},
-                             {"limit", neighbours ? 0.75 : 0.0}};
+        const Attrs attrs = gated_attrs(neighbours);
         const Shape row = neighbours ? Shape{m, 2} : Shape{2, m};
         const Operand x = on_grid(random_rows(r_, row, dtype)), bias = on_grid(random_numbers({r_.end - r_.begin, row[0], row[1]}, dtype));
         expect_near_fp64("biased_gated", "sheaf", {x, bias, experts(r_)}, attrs, r_, bound(dtype));

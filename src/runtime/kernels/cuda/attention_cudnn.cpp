@@ -61,7 +61,8 @@ Key key_of(const Args& a, bool backward, bool deterministic) {
   const std::int64_t window = a.attrs.integer("window");
   const at::Tensor& ends = a.in[backward ? 6 : 3];
   std::array<std::int64_t, kOffsetWidths> widths = {pitch(q), pitch(k), pitch(v), q.size(2) * q.size(3) * v.size(3), q.size(2) * q.size(3)};
-  for (std::size_t i = 0; backward && i < 3; ++i) widths[kWidthDq + i] = ends.defined() ? width_without_gaps(a.out[i]) : pitch(a.out[i]);
+  for (std::size_t i = 0; backward && i < 3; ++i) widths[kWidthDq + i] = pitch(a.out[i]);
+  if (backward && ends.defined()) widths[kWidthDv] = width_without_gaps(a.out[2]);    // run_grad
   return {.b = q.size(0),
           .s = q.size(1),
           .u = k.size(1),

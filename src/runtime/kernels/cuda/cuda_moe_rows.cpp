@@ -12,15 +12,6 @@
 namespace sheaf {
 namespace {
 
-const std::int32_t* integers(const at::Tensor& t) { return t.const_data_ptr<std::int32_t>(); }
-
-// Elements of a row or token: of all dims from `from` on.
-std::int64_t elements_from(at::IntArrayRef shape, std::size_t from) {
-  std::int64_t n = 1;
-  for (std::size_t d = from; d < shape.size(); ++d) n *= shape[d];
-  return n;
-}
-
 // Which row a slot has.
 at::Tensor rows_of_slots(const at::Tensor& slot, std::int64_t slots) {
   at::Tensor row = at::full({slots}, -1, slot.options());
@@ -82,16 +73,11 @@ bool begins_with(const Rule::Factors& all, const Rule::Factors& first) {
 bool takes_rows(const Types& in, std::size_t rows) {
   return is_plain_float(*in[0]) && is_plain_float(*in[1]) && !is_empty(*in[0]) && elements_from(in[0]->shape, rows) % 8 == 0;
 }
-bool is_dtype(const Attrs& attrs, DType same, std::initializer_list<DType> wanted) {
-  const std::string& text = attrs.text("dtype");
-  return std::any_of(wanted.begin(), wanted.end(), [&](DType d) { return text == name(d) || (text == "same" && d == same); });
-}
 
 bool takes_scale_rows(const Attrs& attrs, const Types& in) {
   if (in.size() < 2 || !in[1]) return false;
   const auto [rule, rows] = row_rule(attrs);
-  return rule.in[0] == rule.out[0] && begins_with(rule.in[0], rule.in[1]) && is_dtype(attrs, in[0]->dtype, {in[0]->dtype}) &&
-         takes_rows(in, rows);
+  return rule.in[0] == rule.out[0] && begins_with(rule.in[0], rule.in[1]) && results_in(attrs, in, {in[0]->dtype}) && takes_rows(in, rows);
 }
 void scale_rows_launch(const Args& a) {
   const std::int64_t rows = a.in[1].numel();
@@ -119,7 +105,7 @@ void biased_weighted_launch(const Args& a) { launch_biased(a, a.in[3].data_ptr()
 
 constexpr std::int64_t kLongestDot = 1 << 14;    // a warp sums a row
 bool takes_biased_weighted_grad(const Attrs& attrs, const Types& in) {
-  return takes_biased_weighted(attrs, in) && in[4]->dtype == in[0]->dtype && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16}) &&
+  return takes_biased_weighted(attrs, in) && in[4]->dtype == in[0]->dtype && results_in(attrs, in, {DType::fp32, DType::bf16}) &&
          elements_from(in[0]->shape, 3) <= kLongestDot;
 }
 void biased_weighted_grad_launch(const Args& a) {
@@ -132,7 +118,7 @@ void biased_weighted_grad_launch(const Args& a) {
 bool takes_dot_rows(const Attrs& attrs, const Types& in) {
   if (in.size() < 2 || !in[1] || in[1]->dtype != in[0]->dtype) return false;
   const auto [rule, rows] = row_rule(attrs);
-  return rule.in[0] == rule.in[1] && begins_with(rule.in[0], rule.out[0]) && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16}) &&
+  return rule.in[0] == rule.in[1] && begins_with(rule.in[0], rule.out[0]) && results_in(attrs, in, {DType::fp32, DType::bf16}) &&
          takes_rows(in, rows) && elements_from(in[0]->shape, rows) <= kLongestDot;
 }
 void dot_rows_launch(const Args& a) {
@@ -205,7 +191,7 @@ void gated_weighted_launch(const Args& a) {
   check(gated_device(a.out[0].data_ptr(), a.in[0].data_ptr(), float_type(a.in[0]), gated, current_stream()), "gated_weighted");
 }
 bool takes_gated_weighted_grad(const Attrs& attrs, const Types& in) {
-  return takes_gated_weighted(attrs, in) && in[2]->dtype == in[0]->dtype && is_dtype(attrs, in[0]->dtype, {DType::fp32, DType::bf16});
+  return takes_gated_weighted(attrs, in) && in[2]->dtype == in[0]->dtype && results_in(attrs, in, {DType::fp32, DType::bf16});
 }
 void gated_weighted_grad_launch(const Args& a) {
   Gated gated = gated_of(a.attrs, a.in[0]);

@@ -88,16 +88,11 @@ const char* sums_of_rows_device(void* out, float* parts, const void* rows, const
   const auto blocks = [](std::int64_t d, std::int64_t experts, std::int64_t of_each) {
     return dim3(num_blocks(d, kWarp * kWidth), static_cast<unsigned>(experts), static_cast<unsigned>(of_each));
   };
-  if (sums.type == FloatType::fp32)
-    sum_rows<<<blocks(sums.d, sums.experts, count), kBlock, 0, s>>>(parts, static_cast<const float*>(rows), sums);
-  else
-    sum_rows<<<blocks(sums.d, sums.experts, count), kBlock, 0, s>>>(parts, static_cast<const std::uint16_t*>(rows), sums);
+  with_type(sums.type,
+            [&]<class T>() { sum_rows<<<blocks(sums.d, sums.experts, count), kBlock, 0, s>>>(parts, static_cast<const T*>(rows), sums); });
   // The parts are rows too.
   const RowSums of_parts{.type = FloatType::fp32, .out_type = sums.out_type, .rows = count, .d = n, .pitch = n};
-  if (sums.out_type == FloatType::fp32)
-    sum_rows<<<blocks(n, 1, 1), kBlock, 0, s>>>(static_cast<float*>(out), parts, of_parts);
-  else
-    sum_rows<<<blocks(n, 1, 1), kBlock, 0, s>>>(static_cast<std::uint16_t*>(out), parts, of_parts);
+  with_type(sums.out_type, [&]<class Out>() { sum_rows<<<blocks(n, 1, 1), kBlock, 0, s>>>(static_cast<Out*>(out), parts, of_parts); });
   return launch_error();
 }
 
@@ -106,10 +101,9 @@ const char* of_experts_with_rows_device(void* out, FloatType out_type, const voi
   if (experts == 0 || each == 0) return nullptr;
   const dim3 blocks(num_blocks(each, kBlock * kTurns * kWidth), static_cast<unsigned>(experts));
   const auto* const from = static_cast<const std::uint16_t*>(x);
-  if (out_type == FloatType::fp32)
-    keep_experts_with_rows<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<float*>(out), from, ends, each);
-  else
-    keep_experts_with_rows<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<std::uint16_t*>(out), from, ends, each);
+  with_type(out_type, [&]<class Out>() {
+    keep_experts_with_rows<<<blocks, kBlock, 0, stream_of(stream)>>>(static_cast<Out*>(out), from, ends, each);
+  });
   return launch_error();
 }
 

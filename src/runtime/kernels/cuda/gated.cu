@@ -53,10 +53,6 @@ __device__ void add_pairs(float (&gate)[kPacked<T>], float (&up)[kPacked<T>], co
 #pragma unroll
   for (int i = 0; i < n; ++i) gate[i] += of_gate[i], up[i] += of_up[i];
 }
-template <class T>
-__device__ const T* biases_of(const ExpertBiases& biases, std::int64_t row, int m) {
-  return static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * 2 * m;
-}
 
 __device__ void set_number(const RowNumbers& of, std::int64_t row, float x) {
   of.type == FloatType::fp32 ? store(x, static_cast<float*>(of.data) + row) : store(x, static_cast<std::uint16_t*>(of.data) + row);
@@ -87,7 +83,7 @@ __global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __
       const std::int64_t r = min(first + u * blockDim.y, rows - 1);
       if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
-      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, m), m, at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, 2 * m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
@@ -124,7 +120,7 @@ __global__ void __launch_bounds__(kBlock)
       if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
       dys[u] = load_packed(dy + r * m + at);
-      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, m), m, at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, 2 * m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {

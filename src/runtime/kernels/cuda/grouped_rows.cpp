@@ -48,15 +48,7 @@ bool has_grouped_product() {
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && (major == 9 || major == 10);
 }
 
-std::int64_t elements(const Shape& shape, const Factors& letters) {
-  std::int64_t n = 1;
-  for (std::size_t d = shape.size() - own(letters).size(); d < shape.size(); ++d) n *= shape[d];
-  return n;
-}
-bool results_in(const Attrs& attrs, const Types& in, std::initializer_list<DType> wanted) {
-  const std::string& text = attrs.text("dtype");
-  return std::any_of(wanted.begin(), wanted.end(), [&](DType d) { return text == name(d) || (text == "same" && d == in[0]->dtype); });
-}
+std::int64_t elements(const Shape& shape, const Factors& letters) { return elements_from(shape, shape.size() - own(letters).size()); }
 
 constexpr std::int64_t kMostGroups = 1023;
 
@@ -113,9 +105,8 @@ void launch_sums(const Args& a, RowSums sums) {
   check(sums_of_rows_device(a.out[0].data_ptr(), parts.data_ptr<float>(), a.in[0].data_ptr(), sums, current_stream()), "sums of rows");
 }
 bool takes_sums(const Attrs& attrs, const Types& in, std::size_t row) {    // the first dim of a row
-  std::int64_t d = 1;
-  for (std::size_t i = row; i < in[0]->shape.size(); ++i) d *= in[0]->shape[i];
-  return is_plain_float(*in[0]) && !is_empty(*in[0]) && d % 8 == 0 && results_in(attrs, in, {DType::fp32, DType::bf16});
+  return is_plain_float(*in[0]) && !is_empty(*in[0]) && elements_from(in[0]->shape, row) % 8 == 0 &&
+         results_in(attrs, in, {DType::fp32, DType::bf16});
 }
 
 bool takes_expert_sums(const Attrs& attrs, const Types& in) { return in[1]->dtype == DType::i32 && takes_sums(attrs, in, 3); }

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "runtime/kernels/cuda/wide.h"
+#include "runtime/kernels/experts.h"
 
 namespace sheaf {
 
@@ -63,6 +64,19 @@ __device__ uint4 pack(const float (&v)[kPacked<T>]) {
 struct None {};
 template <class T>
 inline constexpr bool is_given = !std::is_same_v<T, None>;
+
+template <class T>
+__device__ void add_packed(float (&v)[kPacked<T>], const uint4& packed) {
+  float w[kPacked<T>];
+  unpack<T>(w, packed);
+#pragma unroll
+  for (int i = 0; i < kPacked<T>; ++i) v[i] += w[i];
+}
+// Where the biases of a row's expert begin, `width` of each.
+template <class T>
+__device__ const T* biases_of(const ExpertBiases& biases, std::int64_t row, int width) {
+  return static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * width;
+}
 
 // The compiler shall not keep in registers what it unpacked from `a` before this line: it unpacks again.
 inline __device__ void forget_unpacked(uint4& a) {

@@ -32,12 +32,7 @@ __global__ void __launch_bounds__(kCut.resident)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         unpack<T>(a[c], v[u][c]);
-        if constexpr (biased) {
-          float b[n];
-          unpack<T>(b, added[u][c]);
-#pragma unroll
-          for (int i = 0; i < n; ++i) a[c][i] += b[i];
-        }
+        if constexpr (biased) add_packed<T>(a[c], added[u][c]);
       }
       turn(a[0], a[1], cos, sin, sign);
 #pragma unroll

@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::int64_t kFew = 64;    // numbers that a thread has alone
 
-const std::int32_t* integers(const at::Tensor& t) { return t.const_data_ptr<std::int32_t>(); }
 bool is_i32(const Type& type) { return type.dtype == DType::i32; }
 std::int64_t rows_of(const at::Tensor& x) { return x.numel() / std::max<std::int64_t>(1, x.size(-1)); }
 

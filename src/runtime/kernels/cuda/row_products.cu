@@ -6,19 +6,6 @@ namespace {
 
 constexpr int kRows = 4;    // of a thread; all are asked for before the first is computed, so no branch stands between
 
-// The 16 bytes of the biases of a row's expert at `at`.
-template <class T>
-__device__ uint4 load_biases(const ExpertBiases& biases, std::int64_t row, int d, int at) {
-  return load_packed(static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * d + at);
-}
-template <class T>
-__device__ void add_packed(float (&v)[kPacked<T>], const uint4& packed) {
-  float w[kPacked<T>];
-  unpack<T>(w, packed);
-#pragma unroll
-  for (int i = 0; i < kPacked<T>; ++i) v[i] += w[i];
-}
-
 // Of a block x goes along a row, y through rows. Behind the last row the last is read again.
 template <class T, class W, bool biased>
 __global__ void __launch_bounds__(kBlock)
@@ -33,7 +20,7 @@ __global__ void __launch_bounds__(kBlock)
       const std::int64_t r = min(first + u * blockDim.y, rows - 1);
       packed[u] = load_packed(x + r * d + at);
       if constexpr (is_given<W>) factor[u] = w[r];
-      if constexpr (biased) added[u] = load_biases<T>(biases, r, d, at);
+      if constexpr (biased) added[u] = load_packed(biases_of<T>(biases, r, d) + at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u)
@@ -61,7 +48,8 @@ __global__ void __launch_bounds__(kBlock)
     const float factor = to_float(w[r]);
 #pragma unroll 4
     for (int at = threadIdx.x * n; at < d; at += blockDim.x * n) {
-      const uint4 row = load_packed(x + r * d + at), grad = load_packed(dy + r * d + at), added = load_biases<T>(biases, r, d, at);
+      const uint4 row = load_packed(x + r * d + at), grad = load_packed(dy + r * d + at),
+                  added = load_packed(biases_of<T>(biases, r, d) + at);
       float v[n], g[n];
       unpack<T>(v, row), unpack<T>(g, grad);
       add_packed<T>(v, added);
@@ -92,12 +80,6 @@ __global__ void __launch_bounds__(kBlock)
   }
   sum = sum_of_lanes(sum, blockDim.x);
   if (r < rows && threadIdx.x == 0) store(sum, y + r);
-}
-
-// f(T) as a constant of the compiler.
-template <class F>
-void with_type(FloatType type, F&& f) {
-  type == FloatType::fp32 ? f.template operator()<float>() : f.template operator()<std::uint16_t>();
 }
 
 template <class T, class W, bool biased>

@@ -3,6 +3,9 @@
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "base/error.h"
 #include "runtime/kernels/float_type.h"
 #include "runtime/kernels/kernel_table.h"
@@ -22,6 +25,19 @@ inline FloatType float_type(const at::Tensor& t) {
 }
 inline FloatType float_type(const Type& type) {
   return type.dtype == DType::fp32 ? FloatType::fp32 : type.dtype == DType::fp16 ? FloatType::fp16 : FloatType::bf16;
+}
+
+inline const std::int32_t* integers(const at::Tensor& t) { return t.const_data_ptr<std::int32_t>(); }
+// Elements of a row or token: of all dims from `from` on.
+inline std::int64_t elements_from(at::IntArrayRef shape, std::size_t from) {
+  std::int64_t n = 1;
+  for (std::size_t d = from; d < shape.size(); ++d) n *= shape[d];
+  return n;
+}
+// The attribute `dtype` is one of these; `same` is that of the first operand.
+inline bool results_in(const Attrs& attrs, const Types& in, std::initializer_list<DType> wanted) {
+  const std::string& text = attrs.text("dtype");
+  return std::any_of(wanted.begin(), wanted.end(), [&](DType d) { return text == name(d) || (text == "same" && d == in[0]->dtype); });
 }
 
 // Elements from a token of [b, s, ..] to the next, more than it has where others lie beside it (passes/columns.h).

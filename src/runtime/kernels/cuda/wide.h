@@ -43,6 +43,12 @@ inline __device__ void store(const float (&v)[kWidth], std::uint16_t* p) {
   *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// f(T) as a constant of the compiler.
+template <class F>
+void with_type(FloatType type, F&& f) {
+  type == FloatType::fp32 ? f.template operator()<float>() : f.template operator()<std::uint16_t>();
+}
+
 // Kernels without sums along a row: x of a block goes through the chunks of a row (kWidth numbers each) in equal turns, y through rows.
 inline constexpr int kBlock = 256;
 inline dim3 block_for(std::int64_t chunks) {
