@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kBlock) forward(T* __restrict__ y, const T* __
       const std::int64_t r = min(first + u * blockDim.y, rows - 1);
       if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
-      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, 2 * m), m, at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T, 2>(biases, r, m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kBlock)
       if constexpr (is_given<W>) w[u] = weights[r];
       load_pairs<neighbours>(pairs[u], x + r * 2 * m, m, at);
       dys[u] = load_packed(dy + r * m + at);
-      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T>(biases, r, 2 * m), m, at);
+      if constexpr (biased) load_pairs<neighbours>(added[u], biases_of<T, 2>(biases, r, m), m, at);
     }
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {

@@ -72,10 +72,10 @@ __device__ void add_packed(float (&v)[kPacked<T>], const uint4& packed) {
 #pragma unroll
   for (int i = 0; i < kPacked<T>; ++i) v[i] += w[i];
 }
-// Where the biases of a row's expert begin, `width` of each.
-template <class T>
+// Where the biases of a row's expert begin, `parts` times `width` of each.
+template <class T, int parts = 1>
 __device__ const T* biases_of(const ExpertBiases& biases, std::int64_t row, int width) {
-  return static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * width;
+  return static_cast<const T*>(biases.data) + (biases.expert[row] - biases.begin) * parts * width;
 }
 
 // The compiler shall not keep in registers what it unpacked from `a` before this line: it unpacks again.
